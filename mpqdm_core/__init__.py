@@ -1,0 +1,1 @@
+"""Mixed-precision low-bit quantization of diffusion models."""
