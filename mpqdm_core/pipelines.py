@@ -103,8 +103,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
         labels = self._checked_labels(class_labels)  # (N,)
         if output_type not in OUTPUT_TYPES:
             raise SettingsError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
-        single = generator is None or isinstance(generator, torch.Generator)
-        generators: Any = generator if single else list(generator)
+        generators: Any = list(generator) if isinstance(generator, Sequence) else generator
         if isinstance(generators, list) and len(generators) != len(labels):
             raise SettingsError(f"expected one generator per label, {len(labels)}, got {len(generators)}")
 
@@ -130,13 +129,15 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
         """Turn the network's latents (N, C, h, w) into pictures (N, 3, H, W) in [0, 1]."""
         shift = self.vae.config.shift_factor or 0.0
         pictures = self.vae.decode(latents / self.vae.config.scaling_factor + shift).sample
-        return (pictures / 2 + 0.5).clamp(0, 1)
+        clamped: Tensor = (pictures / 2 + 0.5).clamp(0, 1)
+        return clamped
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Turn pictures (N, 3, H, W) in [0, 1] into the network's latents (N, C, h, w), by posterior mean."""
         shift = self.vae.config.shift_factor or 0.0
-        return (self.vae.encode(images * 2 - 1).latent_dist.mode() - shift) * self.vae.config.scaling_factor
+        latents: Tensor = self.vae.encode(images * 2 - 1).latent_dist.mode()
+        return (latents - shift) * float(self.vae.config.scaling_factor)
 
     def _finished(self, pictures: Tensor, output_type: str) -> Any:
         if output_type == "pt":
