@@ -1,0 +1,96 @@
+"""What a channel's error counts, and which channels are worth nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpqdm_core.error_table import BITS, ErrorTable
+from mpqdm_core.errors import SettingsError
+
+DEAD_ENERGY = 1e-12
+"""Output energy below this share of the table's largest counts as none: float32 noise of a dead channel."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Worth:
+    """Weights of the channels' errors.
+
+    Attributes:
+        weight: (C,) float64, at least 0; 0 where the channel is worth nothing.
+        live: (C,) bool, False where the channel is worth nothing.
+        notes: a sentence for each reason why channels are worth nothing.
+    """
+
+    weight: NDArray[np.float64]
+    live: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+
+def weigh(table: ErrorTable, weighting: str) -> Worth:
+    """The factor on each channel's error, by the chosen weighting.
+
+    `none` counts errors as measured, `relative` divides by the channel's output energy and by the number of
+    channels (so that the sum over channels is a mean), `sensitivity` multiplies by the measured sensitivity.
+
+    Raises:
+        SettingsError: the weighting needs sensitivities the table does not have.
+    """
+    if weighting == "sensitivity" and table.sensitivity is None:
+        raise SettingsError(
+            "weighting 'sensitivity' needs the table's sensitivity, which was not measured: run "
+            "mpqdm_core.sensitivity.channel_sensitivity on the full-precision model and store the result in the "
+            "table, or choose 'none' or 'relative'"
+        )
+    if weighting == "relative":
+        factor = _inverse_energy(table)
+    elif weighting == "sensitivity" and table.sensitivity is not None:
+        factor = table.sensitivity.astype(np.float64)
+    else:
+        factor = np.ones(table.channels)
+    with np.errstate(all="ignore"):
+        row_sum = table.error @ np.ones(len(BITS), dtype=np.float32)  # (C,); one NaN or inf spoils its row
+    measured = np.isfinite(row_sum)
+    erring = measured & (row_sum > 0)
+    counted = np.isfinite(factor) & (factor > 0)
+    live = erring & counted
+    reasons = (
+        (~measured, "no finite error", "gets the lowest rank and counts as no error"),
+        (measured & ~erring, "no error at any bit-width", "gets the lowest rank"),
+        (
+            erring & ~counted,
+            f"no {_NAMES.get(weighting, 'weight')}",
+            "gets the lowest rank and counts as no error",
+        ),
+    )
+    notes = tuple(
+        f"{int(mask.sum())} of {table.channels} channels have {what}: worth nothing, each {result}"
+        for mask, what, result in reasons
+        if mask.any()
+    )
+    return Worth(weight=np.where(live, factor, 0.0), live=live, notes=notes)
+
+
+_NAMES = {"relative": "output energy", "sensitivity": "sensitivity"}
+
+
+def _inverse_energy(table: ErrorTable) -> NDArray[np.float64]:
+    energy = np.nan_to_num(table.energy.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    alive = energy > DEAD_ENERGY * energy.max()
+    return np.where(alive, 1.0 / (np.where(alive, energy, 1.0) * table.channels), 0.0)
+
+
+def chosen_error(table: ErrorTable, worth: Worth, bits: NDArray[np.int8]) -> NDArray[np.float64]:
+    """(L,) weighted error of each layer at the given bits (C,); channels worth nothing add nothing."""
+    row = np.arange(table.channels, dtype=np.int64) * len(BITS)
+    error = table.error.ravel()[row + (bits.astype(np.int64) - 1)]  # (C,)
+    return layer_sums(table, worth, error)
+
+
+def layer_sums(table: ErrorTable, worth: Worth, error: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(L,) sums of weight times error (C,) over the channels of each layer."""
+    if not worth.live.all():
+        error = np.where(worth.live, error, np.float32(0))
+    return np.asarray(np.add.reduceat(worth.weight * error, table.layer_start[:-1]))
