@@ -41,7 +41,8 @@ class ErrorTable:
         error: (C, 8) float32, `error[c, b - 1]` is the mean over rows of (x.w - Qa(x').Qb(w'))**2 at b bits.
         energy: (C,) float32, mean over rows of (x.w)**2.
         kurtosis: (C,) float32, of the weight the quantizer sees (after pre-scaling).
-        sensitivity: (C,) float32 or None, the mean over samples of the sum over positions of (d eps / d y)**2.
+        sensitivity: (C,) float32 or None, the mean over samples of the sum over positions of (d eps / d
+            y)**2.
         settings: what the table was measured with; JSON scalars only.
 
     Raises:
@@ -72,7 +73,8 @@ class ErrorTable:
         for name, dtype in dtypes.items():
             value = getattr(self, name)
             if value is not None:
-                array = np.ascontiguousarray(value, dtype=dtype).view()
+                # Column after column in memory: whoever uses the table reads one bit-width at a time.
+                array = np.asarray(value, dtype=dtype, order="F").view()
                 array.flags.writeable = False
                 object.__setattr__(self, name, array)
         object.__setattr__(self, "layer_names", tuple(self.layer_names))
@@ -92,7 +94,7 @@ class ErrorTable:
                 json.dumps([self.layer_names, dict(self.settings)], sort_keys=True).encode()
             )
             for array in _arrays(self).values():
-                digest.update(array.tobytes())
+                digest.update(array.tobytes())  # row by row, whatever the layout in memory
             self._hash.append(digest.hexdigest()[:16])
         return self._hash[0]
 
@@ -132,9 +134,7 @@ class ErrorTable:
             header: dict[str, Any] = json.loads(str(stored.pop("header")))
             version = header["version"]
             if version != FORMAT_VERSION:
-                raise LoadError(
-                    f"{source.name} is an error table of format {version}, this version reads {FORMAT_VERSION}"
-                )
+                raise LoadError(f"{source.name} is of format {version}; this version reads {FORMAT_VERSION}")
             return cls(layer_names=tuple(header["layer_names"]), settings=header["settings"], **stored)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as err:
             raise LoadError(f"{source.name} is damaged or is not an error table ({err})") from err

@@ -12,7 +12,7 @@ from mpqdm_core.allocation.budget import Budget, split_budget
 from mpqdm_core.allocation.descent import allocate_by_error
 from mpqdm_core.allocation.plan import BitPlan
 from mpqdm_core.allocation.ranked import allocate_ranked
-from mpqdm_core.allocation.settings import AllocationSettings
+from mpqdm_core.allocation.settings import SWAP_POLICIES, AllocationSettings
 from mpqdm_core.allocation.worth import Worth, chosen_error, layer_sums, weigh
 from mpqdm_core.error_table import ErrorTable
 
@@ -23,14 +23,15 @@ class Allocation:
 
     Attributes:
         plan: the bits.
-        predicted_error: sum over all channels of weight times error at the given bits. With weighting `none` the
-            weight is 1, with `sensitivity` the sensitivity; with `relative` the sum is the mean over channels of
-            error by output energy. Channels worth nothing add nothing.
-        predicted_error_uniform: the same sum for uniform bits at the same average and the same locks. Between two
-            allowed widths it is interpolated: the expected error when chance decides who gets the larger one.
+        predicted_error: sum over all channels of weight times error at the given bits. With weighting `none`
+            the weight is 1, with `sensitivity` the sensitivity; with `relative` the sum is the mean over
+            channels of error by output energy. Channels worth nothing add nothing.
+        predicted_error_uniform: the same sum for uniform bits at the same average and the same locks. Between
+            two allowed widths it is interpolated: the expected error when chance decides who gets the larger
+            one.
         per_layer_error: (L,) float64, adds up to `predicted_error`.
-        search_curves: for the swap policies, layer (or `WHOLE_MODEL`) -> (max_groups + 1,) weighted error of its
-            free channels at g = 0, 1, ...; NaN where that many groups are not possible.
+        search_curves: for the swap policies, layer (or `WHOLE_MODEL`) -> (max_groups + 1,) weighted error of
+            its free channels at g = 0, 1, ...; NaN where that many groups are not possible.
         notes: sentences on what was decided and why.
     """
 
@@ -45,10 +46,10 @@ class Allocation:
 def allocate(table: ErrorTable, settings: AllocationSettings) -> Allocation:
     """Give bits to channels so that their mean per weight meets the budget.
 
-    The mean is exact for `kurtosis`, `gain`, `random` and `head-tail` with scope `layer` at an average that is an
-    allowed width; otherwise it is never above the budget and less than one channel's step below it, in each
-    layer (scope `layer`) or in the model (scope `model`). Two exceptions, both said in the notes: extra groups
-    exceed the budget, and `optimal` does not spend bits on channels that are worth nothing.
+    The mean is exact for `kurtosis`, `gain`, `random` and `head-tail` with scope `layer` at an average that
+    is an allowed width; otherwise it is never above the budget and less than one channel's step below it, in
+    each layer (scope `layer`) or in the model (scope `model`). Two exceptions, both said in the notes: extra
+    groups exceed the budget, and `optimal` does not spend bits on channels that are worth nothing.
 
     Raises:
         BudgetError: the average is outside `feasible_range`.
@@ -56,17 +57,7 @@ def allocate(table: ErrorTable, settings: AllocationSettings) -> Allocation:
     """
     budget = split_budget(table, settings)
     worth = weigh(table, settings.weighting)
-    bits = budget.bits.copy()
-    curves: dict[str, NDArray[np.float64]] = {}
-    notes: tuple[str, ...] = ()
-    if len(budget.free) == 0:
-        pass
-    elif settings.policy in ("gain", "optimal"):
-        bits[budget.free], notes = allocate_by_error(table, worth, budget, settings)
-    else:
-        bits[budget.free], curve, notes = allocate_ranked(table, worth, budget, settings)
-        if settings.policy != "uniform":
-            curves = dict(zip(budget.group_names, curve, strict=True))
+    bits, curves, notes = decide(table, worth, budget, settings)
     plan = BitPlan(
         layer_names=table.layer_names,
         layer_start=table.layer_start,
@@ -83,6 +74,21 @@ def allocate(table: ErrorTable, settings: AllocationSettings) -> Allocation:
         search_curves=curves,
         notes=budget.notes + worth.notes + notes,
     )
+
+
+def decide(
+    table: ErrorTable, worth: Worth, budget: Budget, settings: AllocationSettings
+) -> tuple[NDArray[np.int8], dict[str, NDArray[np.float64]], tuple[str, ...]]:
+    """Bits of all channels (C,), locked ones included; search curves; the policy's notes."""
+    bits = budget.bits.copy()
+    if len(budget.free) == 0:
+        return bits, {}, ()
+    if settings.policy in ("gain", "optimal"):
+        bits[budget.free], notes = allocate_by_error(table, worth, budget, settings)
+        return bits, {}, notes
+    bits[budget.free], curve, notes = allocate_ranked(table, worth, budget, settings)
+    searched = settings.policy in SWAP_POLICIES
+    return bits, dict(zip(budget.group_names, curve, strict=True)) if searched else {}, notes
 
 
 def uniform_error(

@@ -33,7 +33,8 @@ class Budget:
         group_start: (G + 1,) int64, group g is `free[group_start[g]:group_start[g + 1]]`.
         group_names: the layers, or `WHOLE_MODEL`.
         group_weights: (G,) int64, weights in each group.
-        average: mean bits per weight every group has to meet; differs from the asked one where layers are locked.
+        average: mean bits per weight every group has to meet; differs from the asked one where layers are
+            locked.
         notes: what locks did to the average.
     """
 
@@ -49,7 +50,7 @@ class Budget:
     @property
     def allowance(self) -> NDArray[np.float64]:
         """(G,) rounding allowed on sums of bits times weights."""
-        return 1e-6 + TOLERANCE * self.group_weights
+        return np.asarray(1e-6 + TOLERANCE * self.group_weights, dtype=np.float64)
 
 
 def feasible_range(table: ErrorTable, settings: AllocationSettings) -> tuple[float, float]:
@@ -90,9 +91,10 @@ def split_budget(table: ErrorTable, settings: AllocationSettings) -> Budget:
     if locked_weights and free_weights:
         shared = (average * (free_weights + locked_weights) - locked_bits) / free_weights
         shared = min(max(shared, settings.allowed_bits[0]), settings.allowed_bits[-1])
+        part = locked_weights / (free_weights + locked_weights)
         notes.append(
-            f"{len(settings.locked)} locked layers hold {locked_weights / (free_weights + locked_weights):.1%} of "
-            f"the weights at {locked_bits / locked_weights:.2f} bits; the others share {shared:.3f} bits per weight"
+            f"locked layers ({len(settings.locked)}) hold {part:.1%} of the weights at "
+            f"{locked_bits / locked_weights:.2f} bits; the others have {shared:.3f} bits per weight"
         )
     elif locked_weights:
         notes.append("every layer is locked: the policy decides nothing")
@@ -133,8 +135,8 @@ def _locked_sums(table: ErrorTable, settings: AllocationSettings) -> tuple[int, 
 
 def _refusal(settings: AllocationSettings, low: float, high: float) -> str:
     allowed = ", ".join(map(str, settings.allowed_bits))
-    locks = f" and {len(settings.locked)} locked layers" if settings.locked else ""
+    locks = f" and {len(settings.locked)} of the layers locked" if settings.locked else ""
     return (
-        f"an average of {settings.average_bits:g} bits is not feasible: with {allowed} bits allowed{locks} the mean "
-        f"can be {low:.3f} to {high:.3f} bits per weight"
+        f"an average of {settings.average_bits:g} bits is not feasible: with {allowed} bits allowed{locks}, "
+        f"the mean can be {low:.3f} to {high:.3f} bits per weight"
     )

@@ -1,9 +1,9 @@
 """Policies that follow the error table: `optimal` over all allowed widths, `gain` over three.
 
-Both start with every channel at the lowest width and buy the steps that save the most error per bit and weight,
-which is the Lagrangian answer on the lower convex hull, and spend the remainder greedily. `gain` may use only the
-allowed width nearest to the average and its neighbours: at an average that is an allowed width this is the best
-exchange, channel against channel, of one bit up for one bit down.
+Both start with every channel at the lowest width and buy the steps that save the most error per bit and
+weight, which is the Lagrangian answer on the lower convex hull, and spend the remainder greedily. `gain` may
+use only the allowed width nearest to the average and its neighbours: at an average that is an allowed width
+this is the best exchange, channel against channel, of one bit up for one bit down.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def allocate_by_error(
 ) -> tuple[NDArray[np.int8], tuple[str, ...]]:
     """Bits of the free channels (F,) int8, and notes.
 
-    Channels worth nothing stay at the lowest width; with `gain`, where nobody takes what they could give, they
-    stay at the width nearest to the average instead.
+    Channels worth nothing stay at the lowest width; with `gain`, where nobody takes what they could give,
+    they stay at the width nearest to the average instead.
     """
     exchange = settings.policy == "gain"
     widths = usable_widths(budget, settings)
@@ -90,10 +90,9 @@ def weighted_curve(
 
 
 def make_steps(curve: NDArray[np.float32], widths: NDArray[np.int64], worth: Worth, budget: Budget) -> Steps:
-    """Steps of the hull, with gains made comparable within each budget group."""
+    """Steps of the hull, their gains per bit and weight."""
     gains = convex_gains(curve, widths)
-    if (budget.weights[budget.group_start[:-1]].repeat(np.diff(budget.group_start)) != budget.weights).any():
-        gains /= budget.weights.astype(np.float32)
+    gains /= budget.weights.astype(np.float32)
     return Steps(
         gains=gains,
         gaps=np.diff(widths),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,7 @@ def convex_gains(curve: NDArray[np.float32], widths: NDArray[np.int64]) -> NDArr
     gaps = np.diff(widths).astype(np.float32)[:, None]
     gains = (curve[:-1] - curve[1:]) / gaps  # (A - 1, C)
     crooked = np.zeros(curve.shape[1], dtype=np.bool_)
-    for earlier, later in zip(gains[:-1], gains[1:], strict=True):
+    for earlier, later in itertools.pairwise(gains):
         crooked |= later > earlier
     columns = np.flatnonzero(crooked)
     if columns.size == curve.shape[1]:

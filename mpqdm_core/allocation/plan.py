@@ -52,8 +52,8 @@ class BitPlan:
         layers = len(self.layer_names)
         if self.layer_start.shape != (layers + 1,) or self.weights_per_channel.shape != (layers,):
             raise ShapeError(
-                f"{layers} layers need layer_start of {layers + 1} and weights_per_channel of {layers} entries, "
-                f"got {self.layer_start.shape} and {self.weights_per_channel.shape}"
+                f"{layers} layers need layer_start of {layers + 1} and weights_per_channel of {layers} "
+                f"entries, got {self.layer_start.shape} and {self.weights_per_channel.shape}"
             )
         if self.bits.shape != (int(self.layer_start[-1]),):
             raise ShapeError(f"bits must be ({int(self.layer_start[-1])},), got {self.bits.shape}")

@@ -1,10 +1,10 @@
 """Policies that rank channels: uniform, the paper's kurtosis swap, and its random and head-tail ablations.
 
-All give three to five runs of bits along the ranking, from the top: `base + swap` for the groups moved up, the
-next allowed width for what the budget leaves above `base`, `base`, the next lower width, and `base - swap` for
-the groups moved down. `base` is the allowed width nearest to the average (the lower one of two), `swap` the
-smallest distance at which both neighbours of `base` are allowed, so that a swap never changes the mean. At an
-average that is itself an allowed width only `base` and the swap remain: the paper's rule.
+All give three to five runs of bits along the ranking, from the top: `base + swap` for the groups moved up,
+the next allowed width for what the budget leaves above `base`, `base`, the next lower width, and `base -
+swap` for the groups moved down. `base` is the allowed width nearest to the average (the lower one of two),
+`swap` the smallest distance at which both neighbours of `base` are allowed, so that a swap never changes the
+mean. At an average that is itself an allowed width only `base` and the swap remain: the paper's rule.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from mpqdm_core.allocation.settings import SWAP_POLICIES, AllocationSettings
 from mpqdm_core.allocation.worth import Worth
 from mpqdm_core.error_table import ErrorTable
 
-GOLDEN = 0.6180339887498949
-"""Multiples of it modulo 1 spread evenly however many are taken: a larger budget keeps the earlier choices."""
+GOLDEN = 2654435769
+"""2**32 over the golden ratio. Multiples of it modulo 2**32 spread evenly however many are taken: a larger
+budget keeps the channels that a smaller one chose."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +52,8 @@ def allocate_ranked(
     """Bits by rank, the number of groups chosen by the table's error.
 
     Returns:
-        bits of the free channels (F,) int8; the search curve (G, groups + 1) float64, the weighted error of each
-        budget group at g = 0..groups, NaN where g is not possible; notes.
+        bits of the free channels (F,) int8; the search curve (G, groups + 1) float64, the weighted error of
+        each budget group at g = 0..groups, NaN where g is not possible; notes.
     """
     ladder = Ladder.around(budget.average, settings.allowed_bits)
     order = _ranking(
@@ -85,18 +86,19 @@ def _ranking(
     table: ErrorTable, worth: Worth, budget: Budget, settings: AllocationSettings
 ) -> NDArray[np.int64]:
     """Free channels by group and falling score; equal scores by index; channels worth nothing last."""
-    size = len(budget.free)
     if settings.policy == "kurtosis":
-        score = table.kurtosis[budget.free]
+        score: NDArray[np.float32] = table.kurtosis[budget.free]
     elif settings.policy == "random":
         # Drawn for all channels, so that locking one layer does not shuffle the others.
         score = np.random.default_rng(settings.seed).random(table.channels, dtype=np.float32)[budget.free]
     elif settings.policy == "head-tail":
-        score = -np.arange(size, dtype=np.float32) if size < 2**24 else -np.arange(size, dtype=np.float64)
+        score = -np.arange(
+            len(budget.free), dtype=np.float32
+        )  # equal scores of huge tables still fall by index
     else:
-        score = ((budget.free * GOLDEN) % 1.0).astype(np.float32)
-    score = np.where(worth.live[budget.free] & np.isfinite(score), score, -np.inf)
-    return group_order(score.astype(np.float32), budget.group_start)
+        score = (budget.free.astype(np.uint32) * np.uint32(GOLDEN)).astype(np.float32)
+    ranked = worth.live[budget.free] & np.isfinite(score)
+    return group_order(np.where(ranked, score, np.float32(-np.inf)), budget.group_start)
 
 
 def group_order(score: NDArray[np.float32], group_start: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,8 +132,8 @@ def _bounds(
 ) -> NDArray[np.int64]:
     """Where the five runs begin and end along the ranking, (6, G, groups + 1).
 
-    Runs are measured in weights, which in a layer is the same as in channels. What is given is rounded down to
-    whole channels, what is taken is rounded up: the mean is never above the budget.
+    Runs are measured in weights, which in a layer is the same as in channels. What is given is rounded down
+    to whole channels, what is taken is rounded up: the mean is never above the budget.
     """
     before = np.concatenate([[0], np.cumsum(weights)])  # (F + 1,) weights ahead of each channel
     slack = budget.allowance[:, None]
@@ -175,7 +177,9 @@ def _errors(
     weight = worth.weight[ranked]
     live = worth.live[ranked]
     running: dict[int, NDArray[np.float64]] = {}
-    total = np.zeros(bounds.shape[1:])
+    total = np.zeros_like(bounds[0], dtype=np.float64)
+    if total.shape[1] == 1:
+        return total  # nothing to choose between
     for run, width in enumerate(widths):
         if (bounds[run + 1] == bounds[run]).all():
             continue
@@ -196,7 +200,7 @@ def _notes(
         notes.append(f"{len(small)} layers are too small for a group and are not mixable: {shown}")
     if ladder.swap is None:
         notes.append(
-            f"no swap around {ladder.base} bits: no two allowed widths lie at the same distance above and below it"
+            f"no swap around {ladder.base} bits: no two allowed widths lie equally far above and below it"
         )
     if budget.group_names == (WHOLE_MODEL,):
         notes.append("channels are ranked over the whole model (ours; the paper ranks within each layer)")

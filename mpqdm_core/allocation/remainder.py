@@ -21,8 +21,8 @@ def spend_remainder(
 ) -> None:
     """Give each group the jump that saves most and fits, again and again; changes `levels` and `left`.
 
-    Taking the largest saving first makes the result no worse than any plan that differs from the hull's in one
-    channel, the uniform one among them.
+    Taking the largest saving first makes the result no worse than any plan that differs from the hull's in
+    one channel, the uniform one among them.
 
     Args:
         curve: (A, M) error of M channels, sorted by group.
@@ -31,7 +31,8 @@ def spend_remainder(
         group_of: (M,).
         levels: (M,) index into widths, changed in place.
         left: (G,) bits times weights, changed in place.
-        force: when nothing saves error any more, take the jump that costs least error: the budget is to be met.
+        force: when nothing saves error any more, take the jump that costs least error: the budget is to be
+            met.
     """
     columns = np.arange(curve.shape[1])
     for _ in range(ROUNDS):

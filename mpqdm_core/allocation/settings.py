@@ -90,7 +90,7 @@ def _is_integer(value: object) -> bool:
     if isinstance(value, bool):
         return False
     try:
-        return math.isfinite(value) and int(value) == value  # type: ignore[call-overload, arg-type, no-any-return]
+        return math.isfinite(value) and int(value) == value  # type: ignore[call-overload, arg-type]
     except (TypeError, ValueError):
         return False
 

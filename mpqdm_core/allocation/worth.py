@@ -41,8 +41,8 @@ def weigh(table: ErrorTable, weighting: str) -> Worth:
     if weighting == "sensitivity" and table.sensitivity is None:
         raise SettingsError(
             "weighting 'sensitivity' needs the table's sensitivity, which was not measured: run "
-            "mpqdm_core.sensitivity.channel_sensitivity on the full-precision model and store the result in the "
-            "table, or choose 'none' or 'relative'"
+            "mpqdm_core.sensitivity.channel_sensitivity on the full-precision model and store the result in "
+            "the table, or choose 'none' or 'relative'"
         )
     if weighting == "relative":
         factor = _inverse_energy(table)
@@ -57,23 +57,16 @@ def weigh(table: ErrorTable, weighting: str) -> Worth:
     counted = np.isfinite(factor) & (factor > 0)
     live = erring & counted
     reasons = (
-        (~measured, "no finite error", "gets the lowest rank and counts as no error"),
-        (measured & ~erring, "no error at any bit-width", "gets the lowest rank"),
-        (
-            erring & ~counted,
-            f"no {_NAMES.get(weighting, 'weight')}",
-            "gets the lowest rank and counts as no error",
-        ),
+        (~measured, "no finite error"),
+        (measured & ~erring, "no error at any bit-width"),
+        (erring & ~counted, "no output energy" if weighting == "relative" else "no positive sensitivity"),
     )
     notes = tuple(
-        f"{int(mask.sum())} of {table.channels} channels have {what}: worth nothing, each {result}"
-        for mask, what, result in reasons
+        f"{int(mask.sum())} of {table.channels} channels have {reason}: worth nothing, never given more bits"
+        for mask, reason in reasons
         if mask.any()
     )
     return Worth(weight=np.where(live, factor, 0.0), live=live, notes=notes)
-
-
-_NAMES = {"relative": "output energy", "sensitivity": "sensitivity"}
 
 
 def _inverse_energy(table: ErrorTable) -> NDArray[np.float64]:
@@ -84,8 +77,8 @@ def _inverse_energy(table: ErrorTable) -> NDArray[np.float64]:
 
 def chosen_error(table: ErrorTable, worth: Worth, bits: NDArray[np.int8]) -> NDArray[np.float64]:
     """(L,) weighted error of each layer at the given bits (C,); channels worth nothing add nothing."""
-    row = np.arange(table.channels, dtype=np.int64) * len(BITS)
-    error = table.error.ravel()[row + (bits.astype(np.int64) - 1)]  # (C,)
+    by_width = table.error.T.ravel()  # no copy: the table keeps column after column
+    error = by_width[(bits.astype(np.int64) - 1) * table.channels + np.arange(table.channels)]  # (C,)
     return layer_sums(table, worth, error)
 
 
