@@ -1,0 +1,256 @@
+"""Loading models: the bundled ones by name, and diffusers folders of the supported families by path.
+
+A folder is looked through before anything is built: classes against the family table, weights against their
+configuration. No pickle is opened, no code of a model is run, nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors import SafetensorError
+
+from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.errors import LoadError, SettingsError
+from mpqdm_core.families import FAMILIES, Family, make_denoiser
+from mpqdm_core.model_files import (
+    INDEX_FILE,
+    check_unchanged,
+    find_weights,
+    inside,
+    listed,
+    read_json,
+    snapshot,
+)
+
+BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
+PICTURE_CHANNELS = (1, 3)
+BYTES_PER_MB = 1_000_000
+ALLOCATION_FAILURE = "can't allocate memory"  # in the RuntimeError by which torch says MemoryError
+
+# What diffusers raises on a configuration that fits no model; the original follows as the cause.
+BUILD_FAILURES = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+    MemoryError,
+    SafetensorError,
+)
+
+# While diffusers builds a model it replaces torch's initialisers for the whole process: one at a time.
+_BUILD_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A bundled model, as a list of models shows it."""
+
+    name: str  # what load_denoiser takes
+    title: str
+    description: str  # the first paragraph of its card
+    size_mb: float  # of all its files, 1 MB = 10**6 bytes
+    folder: Path
+
+
+def bundled_models(folder: Path = BUNDLED_FOLDER) -> tuple[ModelCard, ...]:
+    """The models that ship with the project, by name; none if the folder is empty."""
+    return tuple(_card(index.parent) for index in sorted(folder.glob(f"*/{INDEX_FILE}")))
+
+
+def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Denoiser:
+    """Load a model on the CPU in float32.
+
+    Args:
+        source: the name of a bundled model, or the path of a diffusers folder.
+        bundled: where the bundled models are.
+
+    Raises:
+        LoadError: there is no such model, or it is damaged, unsafe or of an unsupported kind.
+    """
+    folder = resolve_source(source, bundled=bundled)
+    before = snapshot(folder)
+    try:
+        index = read_json(folder, INDEX_FILE)
+        family = _family(folder, index)
+        parts = _part_folders(folder, index, family)
+        pipeline = _build(folder, index, family, parts)
+        denoiser = make_denoiser(pipeline, family, name=folder.resolve().name, source=str(source))
+    except LoadError:
+        check_unchanged(folder, before)  # the better explanation, if it is one
+        raise
+    except (*BUILD_FAILURES, SettingsError) as error:
+        check_unchanged(folder, before)
+        reason = _first_line(error)
+        if isinstance(error, MemoryError) or ALLOCATION_FAILURE in reason:
+            raise LoadError(
+                f"{folder} does not fit into memory; close other models or take a smaller one"
+            ) from error
+        raise LoadError(f"{folder} cannot be built: {reason}; save the model again") from error
+    check_unchanged(folder, before)
+    return denoiser
+
+
+def resolve_source(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Path:
+    """The folder that a bundled name or a path means.
+
+    Raises:
+        LoadError: it means none.
+    """
+    names = [card.name for card in bundled_models(bundled)]
+    if isinstance(source, str) and source in names:
+        return bundled / source
+    known = f"give a diffusers folder or a bundled model ({listed(names)})"
+    try:
+        folder = Path(source).expanduser()
+        if not str(source).strip() or not folder.exists():
+            raise LoadError(f"there is no model or folder {str(source)!r}; {known}")
+        if not folder.is_dir():
+            raise LoadError(f"{folder} is a file; {known}")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL inside, no home, not allowed
+        reason = error.strerror if isinstance(error, OSError) else _first_line(error)
+        raise LoadError(f"{str(source)[:80]!r} cannot be opened: {reason}; {known}") from error
+    return folder
+
+
+def _family(folder: Path, index: Mapping[str, Any]) -> Family:
+    found = index.get("_class_name")
+    if isinstance(found, str):
+        for family in FAMILIES.values():
+            if found in family.folder_classes:
+                return family
+    known = listed(name for family in FAMILIES.values() for name in family.folder_classes)
+    raise LoadError(f"{folder} holds a {found or 'pipeline without a class name'}; supported are {known}")
+
+
+def _part_folders(folder: Path, index: Mapping[str, Any], family: Family) -> dict[str, str]:
+    """Map each component of the family to the name of its subfolder, its class checked."""
+    present = {
+        name: entry
+        for name, entry in index.items()
+        if not name.startswith("_") and name != "class_names" and entry != [None, None] and entry is not None
+    }
+    needs = f"a {family.folder_classes[0]} needs {listed(family.parts)}"
+    folders: dict[str, str] = {}
+    for part, classes in family.parts.items():
+        name = part if part in present else family.alternatives.get(part, part)
+        allowed = [cls.__name__ for cls in classes]
+        if name not in present:
+            raise LoadError(f"{folder / INDEX_FILE} names no {part}, found {listed(present)}; {needs}")
+        entry = present.pop(name)
+        if not (
+            isinstance(entry, list) and len(entry) == 2 and entry[0] == "diffusers" and entry[1] in allowed
+        ):
+            raise LoadError(
+                f"the {name} of {folder} is a {entry}; supported are diffusers' {listed(allowed)}"
+            )
+        folders[part] = name
+    if present:
+        raise LoadError(f"{folder} has parts of another pipeline, {listed(present)}; {needs} and no more")
+    return folders
+
+
+def _build(folder: Path, index: Mapping[str, Any], family: Family, folders: Mapping[str, str]) -> Any:
+    built: dict[str, Any] = {}
+    for part, name in folders.items():
+        if part == "scheduler":
+            config = read_json(folder, f"{name}/scheduler_config.json")
+            built[part] = DDIMScheduler.from_config(config)
+        else:
+            cls = next(cls for cls in family.parts[part] if cls.__name__ == index[name][1])
+            built[part] = _load_part(folder, name, cls)
+    _check_fit(folder, family, built)
+    extra = {"class_names": index.get("class_names")} if family.conditional else {}
+    return family.pipeline_class(**built, **extra)
+
+
+def _load_part(folder: Path, name: str, cls: type[Any]) -> Any:
+    config = read_json(folder, f"{name}/config.json")
+    if "quantization_config" in config:
+        raise LoadError(f"the {name} of {folder} is quantized already; give the full-precision model")
+    weights = find_weights(folder, name)
+    with _BUILD_LOCK:
+        with torch.device("meta"):
+            expected = sum(tensor.numel() for tensor in cls.from_config(config).state_dict().values())
+        if weights.elements != expected:
+            raise LoadError(
+                f"the weights of {inside(folder, name)} hold {weights.elements} numbers, its config.json "
+                f"describes {expected}; the two must come from one model"
+            )
+        model, info = cls.from_pretrained(
+            inside(folder, name),
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    strangers = [
+        *info["missing_keys"],
+        *info["unexpected_keys"],
+        *(key for key, *_ in info["mismatched_keys"]),
+    ]
+    if strangers:
+        raise LoadError(
+            f"the weights of {inside(folder, name)} do not fit its config.json ({listed(strangers)}); "
+            "the two must come from one model"
+        )
+    return model.float()
+
+
+def _check_fit(folder: Path, family: Family, built: Mapping[str, Any]) -> None:
+    """Refuse parts that load but cannot work together."""
+    network = built["unet"].config
+    vae = built.get("vae", built.get("vqvae"))
+    classes = network.num_class_embeds or network.class_embed_type
+    pictures = network.in_channels if vae is None else vae.config.out_channels
+    if network.out_channels != network.in_channels:
+        raise LoadError(
+            f"the unet of {folder} has {network.in_channels} channels in and {network.out_channels} out; "
+            "supported are networks that predict the noise alone, with as many out as in"
+        )
+    if network.sample_size is None:
+        raise LoadError(f"the unet of {folder} does not say its sample_size; add it to unet/config.json")
+    if classes and not family.conditional:
+        raise LoadError(
+            f"the unet of {folder} takes class labels, which a {family.folder_classes[0]} never gives; "
+            f"save it as a {FAMILIES['class-conditional-ldm'].folder_classes[0]}"
+        )
+    if vae is not None and vae.config.latent_channels != network.in_channels:
+        raise LoadError(
+            f"the unet of {folder} works on {network.in_channels} channels, its decoder on "
+            f"{vae.config.latent_channels}; the two must come from one model"
+        )
+    if pictures not in PICTURE_CHANNELS:
+        raise LoadError(
+            f"{folder} makes pictures of {pictures} channels; supported are 1 (grey) and 3 (colour)"
+        )
+
+
+def _card(folder: Path) -> ModelCard:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    body = text.split("---", 2)[2] if text.startswith("---") and text.count("---") >= 2 else text
+    blocks = [block.strip() for block in body.split("\n\n") if block.strip()]
+    title = next(
+        (block.splitlines()[0].lstrip("# ") for block in blocks if block.startswith("#")), folder.name
+    )
+    prose = next((" ".join(block.split()) for block in blocks if block[0] not in "#|-!<"), "")
+    return ModelCard(
+        name=folder.name, title=title, description=prose, size_mb=size / BYTES_PER_MB, folder=folder
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
