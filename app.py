@@ -1,0 +1,40 @@
+"""The MPQ-DM Explorer: `python app.py` serves it on port 7860."""
+
+from __future__ import annotations
+
+import os
+
+# Before gradio and huggingface_hub are imported: both read these once, at import.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+
+from pages import shell
+from pages._theme import launch_settings
+from pages._warm import warm_up
+
+
+def build_app() -> gr.Blocks:
+    """The whole page; loads no model and imports no torch."""
+    with gr.Blocks(
+        title="MPQ-DM Explorer", fill_width=True, analytics_enabled=False, delete_cache=(600, 3600)
+    ) as demo:
+        shell.build()
+    demo.queue(max_size=64)
+    return demo
+
+
+def main() -> None:
+    """Serve the page; heavy libraries are imported in the background while the first page is already shown."""
+    demo = build_app()
+    warm_up()
+    demo.launch(
+        server_name=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
+        server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        **launch_settings(),
+    )
+
+
+if __name__ == "__main__":
+    main()

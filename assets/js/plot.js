@@ -1,0 +1,129 @@
+// A Plotly chart that keeps its zoom across updates, reports clicks, and shows the shared selection.
+(() => {
+  const page = (window.mpqdm = window.mpqdm || {});
+  page.kinds = page.kinds || {};
+  const plotly = () => window.moduleName || window.Plotly; // gradio's own gr.Plot may overwrite window.Plotly
+  const DIGIT_WIDTH = 11, DIGIT_HEIGHT = 10, NARROW = 620;
+
+  function baseLayout(width) {
+    const line = page.css("--mpq-line"), text = page.css("--mpq-text-soft");
+    const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickfont: { size: 11 }, automargin: false };
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: page.css("--font") || "sans-serif", size: 12, color: text },
+      hoverlabel: { bgcolor: page.css("--mpq-card"), bordercolor: page.css("--mpq-line"),
+        font: { color: page.css("--mpq-text"), family: page.css("--font-mono"), size: 12 }, align: "left" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: text, activecolor: page.css("--mpq-accent") },
+      margin: { l: width < NARROW ? 40 : 92, r: 12, t: 26, b: 42 }, showlegend: false, xaxis: axis, yaxis: axis,
+    };
+  }
+
+  function merge(base, extra) {
+    const out = { ...base };
+    for (const [key, value] of Object.entries(extra || {})) {
+      const plain = (item) => item && typeof item === "object" && !Array.isArray(item);
+      out[key] = plain(value) && plain(base[key]) ? merge(base[key], value) : value;
+    }
+    return out;
+  }
+
+  // Whole numbers arrive as one byte a cell, 0 meaning "no such channel".
+  function unpack(trace) {
+    if (!trace.cells) return trace;
+    const { b64, rows, columns } = trace.cells, bytes = page.bytes(b64);
+    const z = Array.from({ length: rows }, (_, row) =>
+      Array.from(bytes.subarray(row * columns, (row + 1) * columns), (value) => value || null));
+    const { cells, ...rest } = trace;
+    return { ...rest, z };
+  }
+
+  page.kinds.plot = ({ root, props, trigger, watch }) => {
+    const chart = page.node("div", { class: "mpq-chart" });
+    const status = page.node("div", { class: "mpq-sr", "aria-live": "polite" });
+    root.append(chart, status);
+    let figure = null, drawn = false;
+
+    const rows = () => (figure && figure.meta && figure.meta.rows) || null;
+
+    function selectionShapes() {
+      const names = rows(), { layer, channel } = page.selection;
+      if (!names || !layer || !names.includes(layer)) return [];
+      const row = names.indexOf(layer), pool = figure.meta.pool || 1;
+      const line = { color: page.css("--mpq-mark"), width: 1.5 };
+      const shapes = [{ type: "rect", xref: "paper", x0: 0, x1: figure.meta.span || 1, y0: row - 0.5, y1: row + 0.5, line }];
+      if (channel !== null && channel !== undefined) {
+        const column = Math.floor(channel / pool);
+        shapes.push({ type: "rect", x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5,
+          line: { ...line, width: 3 }, fillcolor: "rgba(0,0,0,0)" });
+      }
+      return shapes;
+    }
+
+    function draw() {
+      figure = page.payload(props.fig);
+      if (!figure || !plotly()) { root.classList.add("is-empty"); return; }
+      root.classList.remove("is-empty");
+      const width = root.clientWidth || 800;
+      chart.style.height = `${(figure.meta && figure.meta.height) || props.height || 420}px`;
+      const themed = page.themed(figure);
+      const layout = merge(merge(baseLayout(width), themed.layout), { uirevision: (figure.meta && figure.meta.view) || "keep" });
+      if (width < NARROW && rows()) layout.yaxis = { ...layout.yaxis, ...(figure.meta.narrow_yaxis || {}) };
+      layout.shapes = [...(layout.shapes || []), ...selectionShapes()];
+      plotly().react(chart, themed.data.map(unpack), layout,
+        { responsive: true, displaylogo: false, scrollZoom: false,
+          modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"] });
+      if (!drawn) { drawn = true; listen(); }
+      digits();
+      root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
+    }
+
+    // Numbers are written into the cells as soon as a zoom makes them large enough to read.
+    function digits() {
+      if (!figure.meta || !figure.meta.digits) return;
+      const { xaxis, yaxis } = chart._fullLayout;
+      const wide = xaxis._length / Math.abs(xaxis.range[1] - xaxis.range[0]);
+      const high = yaxis._length / Math.abs(yaxis.range[1] - yaxis.range[0]);
+      const wanted = wide >= DIGIT_WIDTH && high >= DIGIT_HEIGHT ? "%{z}" : "";
+      if ((chart.data[0].texttemplate || "") !== wanted) plotly().restyle(chart, { texttemplate: wanted }, [0]);
+    }
+
+    function pick(row, column) {
+      const pool = figure.meta.pool || 1, layer = rows()[row];
+      const size = figure.meta.sizes ? figure.meta.sizes[row] : Infinity;
+      const channel = Math.max(0, Math.min(Math.round(column) * pool, size - 1));
+      page.channelOf[layer] = channel;
+      page.select(layer, channel);
+      status.textContent = `${layer}, channel ${channel}`;
+      trigger("cell", { layer, channel });
+    }
+
+    function listen() {
+      chart.on("plotly_click", (event) => {
+        const point = event.points[0];
+        if (rows() && point.curveNumber === 0) pick(point.pointIndex ? point.pointIndex[0] : point.y, point.x);
+        else trigger("point", { x: point.x, y: point.y, curve: point.curveNumber, text: point.customdata ?? null });
+      });
+      chart.on("plotly_relayout", () => digits());
+    }
+
+    root.tabIndex = 0;
+    root.setAttribute("role", "group");
+    root.setAttribute("aria-label", props.label || "chart");
+    root.addEventListener("keydown", (event) => {
+      const names = rows(), step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (!names || !step || event.target !== root) return;
+      event.preventDefault();
+      const { layer, channel } = page.selection;
+      const row = Math.max(0, names.indexOf(layer)), pool = figure.meta.pool || 1;
+      const next = layer === null ? row : Math.max(0, Math.min(names.length - 1, row + step[0]));
+      pick(next, Math.floor((channel || 0) / pool) + step[1]);
+    });
+
+    page.on("theme", root, draw);
+    page.on("selection", root, () => {
+      if (drawn && rows()) plotly().relayout(chart, { shapes: [...((figure.layout && page.themed(figure.layout.shapes)) || []), ...selectionShapes()] });
+    });
+    watch("fig", draw);
+    draw();
+  };
+})();

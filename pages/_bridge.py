@@ -1,0 +1,56 @@
+"""Linked views: gr.HTML with the scripts of assets/js, because gr.Plot has no clicks and loses its zoom."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from typing import Any
+
+import gradio as gr
+
+from pages._text import ASSETS
+from pages._theme import SCRIPTS, head, plotly_script
+
+TEMPLATE = "<div class='mpq-view'></div>"
+
+
+def serve_scripts() -> None:
+    """Let the page fetch plotly.js and the project's own scripts from this server."""
+    gr.set_static_paths([plotly_script(), *(ASSETS / "js" / f"{name}.js" for name in SCRIPTS)])
+
+
+@cache
+def _mount() -> str:
+    return (ASSETS / "js" / "mount.js").read_text(encoding="utf-8")
+
+
+def view(kind: str, *, label: str, elem_id: str, height: int = 420, **props: Any) -> gr.HTML:
+    """A view of `kind` (a name registered in assets/js); update it by returning gr.HTML(<prop>=...)."""
+    return gr.HTML(
+        html_template=TEMPLATE,
+        js_on_load=_mount(),
+        head=head(),
+        elem_id=elem_id,
+        elem_classes=[f"mpq-{kind}"],
+        kind=kind,
+        label=label,
+        height=height,
+        name=elem_id,
+        **props,
+    )
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON for a view; NaN and infinities become null, which plotly draws as a gap."""
+    return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

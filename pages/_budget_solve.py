@@ -1,0 +1,151 @@
+"""From the widgets of the Bit budget page to an allocation, through the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mpqdm_core.allocation import Allocation, AllocationSettings, allocate, feasible_range
+from mpqdm_core.errors import BudgetError, DataError, MpqdmError, SettingsError
+from pages._session import workspace
+from pages._workspace import ALLOCATIONS, Workspace
+
+FRONTIER_BITS = tuple(np.arange(1.0, 8.01, 0.5).tolist())
+COMPARED = ("optimal", "kurtosis")  # drawn beside the policy in use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the widgets say, checked."""
+
+    settings: AllocationSettings
+    activation_bits: int | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solved:
+    """An allocation with the table it was made from."""
+
+    work: Workspace
+    table: Any
+    choice: Choice
+    allocation: Allocation
+
+    @property
+    def key(self) -> tuple[str, int | None, str]:
+        """Finds this result again in the cache."""
+        return (self.work.key, self.choice.activation_bits, str(self.choice.settings.as_dict()))
+
+
+def read_choice(
+    weight_bits: Any,
+    activation_bits: Any,
+    activations_full: bool,
+    allowed: Sequence[int],
+    policy: str,
+    weighting: str,
+    scope: str,
+    locks: Mapping[str, int],
+) -> Choice:
+    """Check the widgets.
+
+    Raises:
+        SettingsError: a number box is empty or holds no number, or no bit-width is allowed.
+    """
+    average = number(weight_bits, "the average weight bits", 1, 8)
+    bits = None if activations_full else int(number(activation_bits, "the activation bits", 2, 8))
+    if not allowed:
+        raise SettingsError("no bit-width is allowed: tick at least one of 1 to 8")
+    settings = AllocationSettings(
+        policy=policy,
+        average_bits=average,
+        weighting=weighting,
+        scope=scope,
+        allowed_bits=tuple(int(value) for value in allowed),
+        locked=dict(locks),
+    )
+    return Choice(settings=settings, activation_bits=bits)
+
+
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """A finite number within [low, high].
+
+    Raises:
+        SettingsError: it is missing, text, NaN or infinite.
+        BudgetError: it is outside the range.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}") from None
+    if not math.isfinite(found):
+        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}, got {found}")
+    if not low <= found <= high:
+        raise BudgetError(f"{name} must be from {low:g} to {high:g}, got {found:g}", minimum=low, maximum=high)
+    return found
+
+
+def solve(session: str | None, choice: Choice) -> Solved:
+    """Allocate under the visitor's settings; the same settings are solved once.
+
+    Raises:
+        DataError: nothing was measured at these activation bits.
+        BudgetError: the settings cannot meet the budget.
+    """
+    work = workspace(session)
+    table = work.table(choice.activation_bits)
+    if table is None:
+        have = ", ".join("full precision" if bits is None else str(bits) for bits in work.measured_bits()) or "nothing yet"
+        wanted = "full precision" if choice.activation_bits is None else f"{choice.activation_bits} bits"
+        raise DataError(
+            f"{work.title} has not been measured with activations at {wanted} (measured: {have}); "
+            "press Measure on the Model page"
+        )
+    settings = choice.settings
+    if settings.weighting == "sensitivity" and table.sensitivity is None:
+        raise DataError(f"the sensitivity of {work.title} has not been measured; choose another weight for the errors")
+    allocation = ALLOCATIONS.get_or_make((table.content_hash, str(settings.as_dict())), lambda: allocate(table, settings))
+    return Solved(work=work, table=table, choice=choice, allocation=allocation)
+
+
+def at_same_budget(solved: Solved, **changes: Any) -> Allocation | None:
+    """The allocation of other settings on the same table, or None where they cannot meet the budget."""
+    settings = replace(solved.choice.settings, **changes)
+    try:
+        return ALLOCATIONS.get_or_make(
+            (solved.table.content_hash, str(settings.as_dict())), lambda: allocate(solved.table, settings)
+        )
+    except MpqdmError:
+        return None
+
+
+def frontier_curves(solved: Solved) -> dict[str, tuple[list[float], list[float]]]:
+    """Predicted error over the whole range of budgets, for the policy in use and those it is compared with."""
+    policies = dict.fromkeys((solved.choice.settings.policy, *COMPARED))
+    return {policy: curve for policy in policies if (curve := _curve(solved, policy))[0]}
+
+
+def feasible(solved_or_table: Any, settings: AllocationSettings) -> tuple[float, float]:
+    """The averages that the settings can meet."""
+    low, high = feasible_range(solved_or_table, settings)
+    return float(low), float(high)
+
+
+def _curve(solved: Solved, policy: str) -> tuple[list[float], list[float]]:
+    base = replace(solved.choice.settings, policy=policy, average_bits=4.0)
+    key = ("frontier", solved.table.content_hash, str(base.as_dict()))
+    return ALLOCATIONS.get_or_make(key, lambda: _trace(solved, policy))
+
+
+def _trace(solved: Solved, policy: str) -> tuple[list[float], list[float]]:
+    bits, errors = [], []
+    for average in FRONTIER_BITS:
+        found = at_same_budget(solved, policy=policy, average_bits=average)
+        if found is not None:
+            bits.append(found.plan.mean_bits)
+            errors.append(float(found.predicted_error))
+    return bits, errors

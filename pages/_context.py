@@ -1,0 +1,56 @@
+"""What the pages share: the header, the tabs, one selection, one session, and the widgets a link restores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from mpqdm_core.errors import Cancelled, MpqdmError
+
+HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1}  # one model computes at a time
+LIGHT = {"concurrency_id": "light", "concurrency_limit": 8}  # arithmetic on tables already measured
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+LIVE = {**LIGHT, **QUIET, "trigger_mode": "always_last"}  # follows a slider while it moves
+
+
+@dataclass(kw_only=True)
+class Context:
+    """Components that more than one page touches."""
+
+    header: gr.HTML
+    tabs: gr.Tabs
+    session: gr.State  # key of the workspace this visitor works on
+    selection: gr.State  # (layer name or None, channel or None)
+    locks: gr.State  # layer name -> bits
+    plan: gr.State  # key of the allocation shown on the Bit budget page, or None
+    linked: dict[str, Any] = field(default_factory=dict)  # name in PageState -> widget
+    on_model: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
+    on_select: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
+
+
+@contextmanager
+def as_sentences() -> Iterator[None]:
+    """Turn expected failures into a message the visitor can act on; everything else stays an error of ours."""
+    try:
+        yield
+    except Cancelled as err:
+        raise gr.Error(str(err) or "Stopped.", title="Stopped", print_exception=False) from err
+    except MpqdmError as err:
+        raise gr.Error(str(err), title="This did not work", print_exception=False) from err
+    except MemoryError as err:
+        raise gr.Error(OUT_OF_MEMORY, title="Out of memory", print_exception=False) from err
+
+
+OUT_OF_MEMORY = (
+    "There was not enough memory. Nothing you had is lost: choose fewer samples or a smaller model and try again."
+)
+
+
+def selected(event: gr.EventData) -> tuple[str, int]:
+    """The cell a linked map reports: layer name and channel."""
+    data = event._data or {}
+    return str(data.get("layer", "")), int(data.get("channel") or 0)

@@ -1,0 +1,211 @@
+"""Maps of layers x channels as plotly figures: plain dictionaries, so that nothing heavy is imported."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pages._layers import short, spans
+
+MAX_COLUMNS = 512
+ROW_HEIGHT, MIN_HEIGHT, MAX_HEIGHT = 10, 300, 620
+MAP_SHARE = 0.86  # share of the width taken by the map; the rest shows one number a layer
+HEAT = [
+    [0.0, "#171a3a"], [0.25, "#4b2a74"], [0.5, "#a63d72"], [0.75, "#ec7a52"], [1.0, "#fbe08a"],
+]  # fmt: skip
+
+Figure = dict[str, Any]
+
+
+def grid(values: np.ndarray, layer_start: np.ndarray) -> tuple[np.ndarray, int]:
+    """Put channels (C,) into (layers, columns); wide layers are pooled by their largest value.
+
+    Returns:
+        The matrix, NaN where a layer has no channel, and the number of channels that share one column.
+    """
+    sizes = np.diff(layer_start)
+    widest = int(sizes.max(initial=1))
+    pool = -(-widest // MAX_COLUMNS)
+    wide = np.full((len(sizes), -(-widest // pool) * pool), np.nan, dtype=np.float32)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    wide[rows, np.arange(len(values)) - np.repeat(layer_start[:-1], sizes)] = values
+    if pool == 1:
+        return wide, pool
+    blocks = wide.reshape(len(sizes), -1, pool)
+    return np.where(np.isnan(blocks), -np.inf, blocks).max(axis=2, initial=-np.inf), pool
+
+
+def pack(matrix: np.ndarray) -> dict[str, str]:
+    """A float matrix in plotly's typed-array form; gaps are NaN."""
+    clean = np.where(np.isfinite(matrix), matrix, np.nan).astype(np.float32)
+    return {
+        "dtype": "f4",
+        "bdata": base64.b64encode(np.ascontiguousarray(clean).tobytes()).decode(),
+        "shape": f"{clean.shape[0]}, {clean.shape[1]}",
+    }
+
+
+def pack_digits(matrix: np.ndarray) -> dict[str, Any]:
+    """A matrix of small whole numbers as one byte a cell, 0 where there is no channel."""
+    small = np.where(np.isfinite(matrix), matrix, 0).astype(np.uint8)
+    return {
+        "b64": base64.b64encode(small.tobytes()).decode(),
+        "rows": small.shape[0],
+        "columns": small.shape[1],
+    }
+
+
+def bits_map(layers: Sequence[str], layer_start: np.ndarray, bits: np.ndarray, weights: np.ndarray) -> Figure:
+    """Bits of every channel, and beside the map the mean bits of every layer.
+
+    Args:
+        layers: names, network order.
+        layer_start: (L+1,) first channel of each layer.
+        bits: (C,) 1..8.
+        weights: (L,) weights per channel, for the hover text.
+    """
+    matrix, pool = grid(bits, layer_start)
+    sizes = np.diff(layer_start)
+    means = np.add.reduceat(bits.astype(np.float64), layer_start[:-1]) / sizes
+    cells = {
+        "type": "heatmap",
+        "cells": pack_digits(matrix),
+        "zmin": 0.5,
+        "zmax": 8.5,
+        "colorscale": _steps([f"var(--mpq-bits-{bit})" for bit in range(1, 9)]),
+        "showscale": False,
+        "xgap": 0,
+        "hoverongaps": False,
+        "hovertemplate": "%{text}channel %{x}: <b>%{z} bits</b><extra></extra>",
+    }
+    return _figure(layers, sizes, cells, pool, means, "mean bits", [0, 8.4], "%{x:.2f} bits", digits=True)
+
+
+def value_map(
+    layers: Sequence[str],
+    layer_start: np.ndarray,
+    values: np.ndarray,
+    *,
+    name: str,
+    logarithmic: bool = True,
+    sort: bool = False,
+    side_name: str = "largest",
+    axis: str = "output channel",
+) -> Figure:
+    """One statistic of every channel; the side bar shows the largest of each layer.
+
+    Args:
+        layers: names, network order.
+        layer_start: (L+1,) first channel of each layer.
+        values: (C,) the statistic; NaN for channels without one.
+        name: what the numbers are, for the colour bar and the hover text.
+        logarithmic: colour by the logarithm; zero and below become gaps of the lowest colour.
+        sort: order the channels of each layer from the largest value down; clicks are then off.
+        side_name: title of the side bar.
+        axis: what a column is.
+    """
+    sizes = np.diff(layer_start)
+    if sort:
+        values = np.concatenate([-np.sort(-values[a:b]) for a, b in zip(layer_start[:-1], layer_start[1:], strict=True)])
+    matrix, pool = grid(values, layer_start)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    shown, ticks = matrix, {}
+    if logarithmic:
+        low = max(low, high * 1e-6, 1e-12)
+        shown = np.log10(np.maximum(matrix, low))
+        ticks = _log_ticks(low, max(high, low * 10))
+        low, high = float(np.log10(low)), float(np.log10(max(high, low)))
+    cells = {
+        "type": "heatmap",
+        "z": pack(shown),
+        "zmin": low,
+        "zmax": high,
+        "colorscale": HEAT,
+        "hoverongaps": False,
+        "showscale": True,
+        "colorbar": {"thickness": 10, "len": 0.7, "x": 1.01, "xpad": 0, "outlinewidth": 0,
+                     "title": {"text": name, "side": "right", "font": {"size": 11}}, **ticks},
+        "hovertemplate": f"{axis} %{{x}}<br>{name}: <b>%{{customdata:.4g}}</b><extra>%{{y}}</extra>",
+        "customdata": pack(matrix),
+    }  # fmt: skip
+    peaks = np.array([_peak(values[a:b]) for a, b in zip(layer_start[:-1], layer_start[1:], strict=True)])
+    figure = _figure(layers, sizes, cells, pool, peaks, side_name, None, "%{x:.4g}", axis=axis)
+    figure["layout"]["margin"] = {"r": 64}
+    if logarithmic:
+        figure["layout"]["xaxis2"]["type"] = "log"
+    return figure
+
+
+def _peak(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if len(finite) else float("nan")
+
+
+def _steps(colours: Sequence[str]) -> list[list[Any]]:
+    """A colour scale without transitions: one colour for each of len(colours) equal steps."""
+    count = len(colours)
+    return [[edge / count, colours[min(edge - shift, count - 1)]]
+            for edge in range(count + 1) for shift in ((1, 0) if 0 < edge < count else (0 if edge == 0 else 1,))]  # fmt: skip
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
+    if len(decades) < 2:
+        decades = np.linspace(np.log10(low), np.log10(high), 4)
+    return {"tickvals": decades.tolist(), "ticktext": [f"{10**decade:.3g}" for decade in decades]}
+
+
+def _figure(
+    layers: Sequence[str],
+    sizes: np.ndarray,
+    cells: Figure,
+    pool: int,
+    side: np.ndarray,
+    side_name: str,
+    side_range: list[float] | None,
+    side_format: str,
+    *,
+    axis: str = "output channel",
+    digits: bool = False,
+) -> Figure:
+    names = [short(layer) for layer in layers]
+    rows = list(range(len(layers)))
+    runs = spans(layers)
+    centres = [(first + last) / 2 for _, first, last in runs]
+    lines = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": last + 0.5, "y1": last + 0.5,
+         "line": {"color": "var(--mpq-page)", "width": 2}}
+        for _, _, last in runs[:-1]
+    ]  # fmt: skip
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": rows,
+        "x": [float(value) for value in side],
+        "xaxis": "x2",
+        "marker": {"color": "var(--mpq-accent)"},
+        "hovertemplate": f"%{{customdata}}<br>{side_name} {side_format}<extra></extra>",
+        "customdata": names,
+    }
+    title = axis if pool == 1 else f"{axis} (each column is the highest of {pool})"
+    height = int(np.clip(len(layers) * ROW_HEIGHT + 90, MIN_HEIGHT, MAX_HEIGHT))
+    layout = {
+        "xaxis": {"title": {"text": title, "standoff": 6}, "domain": [0, MAP_SHARE], "showgrid": False, "zeroline": False},
+        "yaxis": {"autorange": "reversed", "tickvals": centres, "ticktext": [run[0] for run in runs],
+                  "showgrid": False, "zeroline": False, "ticks": ""},
+        "xaxis2": {"domain": [MAP_SHARE + 0.02, 1], "anchor": "y", "title": {"text": side_name, "standoff": 6},
+                   "showgrid": False, "zeroline": False, "nticks": 3, "fixedrange": True,
+                   **({"range": side_range} if side_range else {})},
+        "shapes": lines,
+        "bargap": 0.25,
+        "hovermode": "closest",
+    }  # fmt: skip
+    if "cells" in cells:
+        cells = {**cells, "hovertemplate": f"{axis} %{{x}}: <b>%{{z}} bits</b><extra>%{{y}}</extra>"}
+    meta = {"rows": list(layers), "names": names, "sizes": [int(size) for size in sizes], "pool": pool,
+            "span": MAP_SHARE, "height": height, "view": "map", "digits": digits}  # fmt: skip
+    return {"data": [cells, bars], "layout": layout, "meta": meta}

@@ -1,0 +1,26 @@
+"""Import what handlers need later, once the first page is out: torch alone takes seconds."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+
+LATER = ("torch", "mpqdm_core.bit_report", "mpqdm_core.loading", "mpqdm_core.quantize", "mpqdm_core.sampling")
+PAUSE_S = 4.0  # lets the first visitor's page come first; imports hold the interpreter lock
+
+
+def warm_up(pause: float = PAUSE_S) -> threading.Timer:
+    """Start importing in `pause` seconds, in a thread that does not keep the program alive."""
+    timer = threading.Timer(pause, _import_all)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _import_all() -> None:
+    for name in LATER:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # the handler that needs it will say so to the visitor who asked
+            logging.getLogger(__name__).exception("could not import %s ahead of time", name)

@@ -1,0 +1,15 @@
+"""Placeholder while the tab is being built."""
+
+import gradio as gr
+
+from pages._context import Context
+
+
+def build(ctx: Context) -> None:
+    gr.Markdown("outliers")
+    for name in {"model": (), "outliers": ("side", "statistic", "step"), "compare": ("seed", "classes")}["outliers"]:
+        ctx.linked[name] = gr.State(None)
+
+
+def wire(ctx: Context, page: None) -> None:
+    pass
