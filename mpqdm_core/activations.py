@@ -1,0 +1,211 @@
+"""The input side of a quantized layer: pre-scaling and one activation range per timestep.
+
+Ranges are keyed by the timestep's value, which a hook reads from the network's own argument: an aborted run,
+another number of steps or a batch without its unconditional half cannot shift them. Activations use the
+affine grid with a whole zero-point at every bit-width, because SiLU outputs are one-sided and zero padding
+must stay exactly zero.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mpqdm_core.errors import DataError, SettingsError, ShapeError
+
+logger = logging.getLogger(__name__)
+
+
+def timestep_value(timestep: Any) -> int:
+    """Return the one timestep of a network call as a whole number.
+
+    Args:
+        timestep: a number, or a tensor with any number of equal entries.
+
+    Raises:
+        DataError: the samples of the call are at different timesteps.
+    """
+    if not isinstance(timestep, Tensor):
+        return round(float(timestep))
+    values = timestep.detach().flatten()
+    if values.numel() > 1 and bool((values != values[0]).any()):
+        raise DataError("a quantized network takes one timestep per call, got several different ones")
+    return round(float(values[0]))
+
+
+class TimestepClock:
+    """Knows which slot of the temporal tables the running call belongs to, in each thread for itself."""
+
+    def __init__(self, timesteps: Sequence[int]) -> None:
+        """Make one slot per timestep.
+
+        Args:
+            timesteps: (T,) distinct values, in any order; slot i belongs to timesteps[i].
+
+        Raises:
+            SettingsError: no timestep, or one twice.
+        """
+        if len(timesteps) == 0 or len(set(timesteps)) != len(timesteps):
+            raise SettingsError(f"timesteps must be distinct and at least one, got {list(timesteps)}")
+        self.timesteps = tuple(int(value) for value in timesteps)
+        self._slots = {value: slot for slot, value in enumerate(self.timesteps)}
+        self._local = threading.local()
+
+    @property
+    def slot(self) -> int:
+        """Slot of the call that runs in this thread.
+
+        Raises:
+            SettingsError: no timestep was set yet.
+        """
+        slot: int | None = getattr(self._local, "slot", None)
+        if slot is None:
+            raise SettingsError("no timestep is set: call the network, or set one with TimestepClock.set")
+        return slot
+
+    def set(self, timestep: Any) -> None:
+        """Move to the slot of `timestep`, or to the nearest one; O(1) for every value seen before."""
+        value = timestep_value(timestep)
+        slot = self._slots.get(value)
+        if slot is None:
+            slot = min(range(len(self.timesteps)), key=lambda i: abs(self.timesteps[i] - value))
+            self._slots[value] = slot  # so that it is searched, and said, once
+            logger.warning(
+                "no activation range for timestep %d: using that of %d", value, self.timesteps[slot]
+            )
+        self._local.slot = slot
+
+    def on_forward(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Read the timestep of a network call; meant as a forward pre-hook with keyword arguments."""
+        if "timestep" not in kwargs and len(args) < 2:
+            raise SettingsError("the network was called without a timestep")
+        self.set(kwargs["timestep"] if "timestep" in kwargs else args[1])
+
+    def attach(self, network: nn.Module) -> RemovableHandle:
+        """Follow the calls of `network` from now on."""
+        return network.register_forward_pre_hook(self.on_forward, with_kwargs=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A thread's own state neither pickles nor should travel; hooks are bound methods and follow the copy.
+        return {"timesteps": self.timesteps, "_slots": dict(self._slots)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._local = threading.local()
+
+
+def _round_straight_through(x: Tensor) -> Tensor:
+    """Round; the gradient passes as if nothing had happened. The value is exactly the rounded one."""
+    return x.round().detach() + (x - x.detach())
+
+
+class ActivationQuantizer(nn.Module):
+    """Computes Q(x * prescale) with the running timestep's scale and zero-point, per tensor.
+
+    x_hat = s * clamp(round(x * prescale / s), -z, n - z) with n = 2**bits - 1: the affine grid with its zero-
+    point folded into the limits. Four in-place passes without gradients; the same values with them (straight-
+    through rounding; gradients reach x, the scale and the zero-point).
+    """
+
+    scale: Tensor | None
+    zero_point: Tensor | None
+    prescale: Tensor | None
+    _multiplier: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        channel_axis: int,
+        prescale: Tensor | None = None,
+        bits: int | None = None,
+        scale: Tensor | None = None,
+        zero_point: Tensor | None = None,
+        clock: TimestepClock | None = None,
+    ) -> None:
+        """Quantize to `bits` per value, or only pre-scale when `bits` is None.
+
+        Args:
+            channel_axis: 1 for a convolution's (B, C, H, W), -1 for a linear layer's (..., C).
+            prescale: (C_in,) factors the input is multiplied with; None for none.
+            bits: 1 to 16, or None for full precision.
+            scale: (T,) step between levels, one per timestep of `clock`.
+            zero_point: (T,) level of zero, within [0, n].
+            clock: says which timestep runs.
+
+        Raises:
+            SettingsError: `bits` without its tables, or outside 1..16.
+            ShapeError: the tables do not have one entry per timestep.
+        """
+        super().__init__()
+        if channel_axis not in (1, -1):
+            raise SettingsError(f"channel_axis must be 1 or -1, got {channel_axis}")
+        self.channel_axis = channel_axis
+        self.bits = bits
+        self.clock = clock
+        self.register_buffer("prescale", prescale)
+        self.register_buffer("_multiplier", None, persistent=False)
+        self._limits: list[tuple[float, float, float]] | None = None
+        if bits is None:
+            self.scale = self.zero_point = None
+            return
+        if scale is None or zero_point is None or clock is None or not 1 <= bits <= 16:
+            raise SettingsError(
+                f"activation bits must be in 1..16 with scale, zero-point and clock, got {bits}"
+            )
+        if scale.shape != (len(clock.timesteps),) or zero_point.shape != scale.shape:
+            raise ShapeError(
+                f"expected one scale and zero-point for each of {len(clock.timesteps)} timesteps, "
+                f"got {tuple(scale.shape)} and {tuple(zero_point.shape)}"
+            )
+        self.scale = nn.Parameter(scale.detach().clone(), requires_grad=False)
+        self.zero_point = nn.Parameter(zero_point.detach().to(scale.dtype).clone(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pre-scaled, fake-quantized input, of the shape of `x`."""
+        if self.scale is None or self.zero_point is None or self.clock is None or self.bits is None:
+            return x if self.prescale is None else x * self._shaped(self.prescale)
+        slot = self.clock.slot
+        if torch.is_grad_enabled():
+            return self._differentiable(x, self.scale[slot], self.zero_point[slot])
+        if self._limits is None or self._multiplier is None:
+            multiplier = self._multipliers(self.scale[slot : slot + 1])[0]
+            low, high, scale = self._limits_of(slot)
+        else:
+            multiplier = self._multiplier[slot]
+            low, high, scale = self._limits[slot]
+        return x.mul(multiplier).round_().clamp_(low, high).mul_(scale)
+
+    def freeze_(self) -> None:
+        """Compute the tables of every timestep once; the output stays the same, bit for bit."""
+        if self.scale is None:
+            return
+        with torch.no_grad():
+            self._multiplier = self._multipliers(self.scale)
+            self._limits = [self._limits_of(slot) for slot in range(len(self.scale))]
+
+    def _differentiable(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        levels = 2 ** (self.bits or 0) - 1
+        multiplier = self._multipliers(scale.reshape(1))[0]
+        codes = _round_straight_through(x * multiplier)
+        return torch.minimum(torch.maximum(codes, -zero_point), levels - zero_point) * scale
+
+    def _multipliers(self, scale: Tensor) -> Tensor:
+        """Return prescale / scale by timestep, to broadcast over an input: (T, C or 1[, 1, 1])."""
+        prescale = scale.new_ones(1) if self.prescale is None else self.prescale
+        table = prescale / scale.unsqueeze(1)  # (T, C or 1)
+        return table[..., None, None] if self.channel_axis == 1 else table
+
+    def _limits_of(self, slot: int) -> tuple[float, float, float]:
+        if self.scale is None or self.zero_point is None or self.bits is None:
+            raise SettingsError("this layer's activations are at full precision: there are no limits")
+        zero_point = float(self.zero_point[slot])
+        return -zero_point, 2**self.bits - 1 - zero_point, float(self.scale[slot])
+
+    def _shaped(self, factors: Tensor) -> Tensor:
+        return factors[:, None, None] if self.channel_axis == 1 else factors
