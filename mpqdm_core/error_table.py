@@ -129,7 +129,7 @@ class ErrorTable:
         if not source.is_file():
             raise LoadError(f"no error table at {source}")
         try:
-            with np.load(source, allow_pickle=False) as archive:
+            with source.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 stored = {name: archive[name] for name in archive.files}
             header: dict[str, Any] = json.loads(str(stored.pop("header")))
             version = header["version"]

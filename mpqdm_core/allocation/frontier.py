@@ -22,9 +22,10 @@ def frontier(
 ) -> NDArray[np.float64]:
     """Predicted error of the policy at each average; `settings.average_bits` does not matter.
 
-    For `optimal` this is the lower convex hull, computed once for all averages: no plan lies below it, and
-    the plan `allocate` makes lies above it by less than a channel's step in each layer (or in the model).
-    `uniform` is interpolated between widths; the other policies are run at every average.
+    For `optimal` this is the lower convex hull of all plans, computed once for all averages; what `allocate`
+    predicts differs by what one channel's step is worth in each layer (or in the model): in layers of some
+    hundred channels by a few thousandths. `uniform` is interpolated between widths; the other policies are run
+    at every average.
 
     Returns:
         (n,) float64 in the unit of `Allocation.predicted_error`; NaN where an average is not feasible.

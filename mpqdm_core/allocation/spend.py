@@ -140,6 +140,7 @@ def _spend_sorted(
     first = np.searchsorted(group, np.arange(len(budget)))
     running = np.concatenate([[0], np.cumsum(cost)])
     fits = running[1:] - running[first[group]] <= budget[group]
-    cost_taken = np.bincount(group, weights=(cost * fits).astype(np.float64), minlength=len(budget))
+    cost_taken = np.zeros(len(budget))
+    np.add.at(cost_taken, group, cost * fits)
     taken: NDArray[np.int64] = order[np.repeat(fits, np.diff(np.append(head, len(step))))]
     return taken, cost_taken
