@@ -79,7 +79,9 @@ class _Accumulator:
         rounded = self.activation(x)
         patches, rounded_patches = input_patches(layer, (x, rounded), positions, generator)  # (g, R, K) each
         y = torch.bmm(patches, self.reference)  # (g, R, O/g)
-        y_rounded = torch.bmm(rounded_patches, self.rounded).unflatten(2, (len(BITS), -1))  # (g, R, 8, O/g)
+        y_rounded = torch.unflatten(
+            torch.bmm(rounded_patches, self.rounded), 2, (len(BITS), -1)
+        )  # (g, R, 8, O/g)
         squared = y_rounded.sub_(y.unsqueeze(2)).square_().sum(dim=1, dtype=torch.float64)  # (g, 8, O/g)
         self.error += squared.movedim(0, 1).flatten(1).cpu()
         self.energy += y.square().sum(dim=1, dtype=torch.float64).flatten().cpu()
@@ -210,5 +212,5 @@ def _memory_groups(specs: tuple[LayerSpec, ...]) -> Iterator[list[LayerSpec]]:
 
 def _by_group(weights: Tensor, groups: int) -> Tensor:
     """Bring n weights (n, O, I/g, ...) into the shape of one product for each group: (g, K, n * O/g)."""
-    flat = weights.flatten(2).unflatten(1, (groups, -1))  # (n, g, O/g, K)
+    flat = torch.unflatten(weights.flatten(2), 1, (groups, -1))  # (n, g, O/g, K)
     return flat.permute(1, 3, 0, 2).flatten(2).contiguous()

@@ -56,7 +56,7 @@ def _conv(
     for x in inputs:
         padded = functional.pad(x, (left, right, top, bottom))
         patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (B, C, P, kh, kw)
-        by_group = patches.unflatten(1, (layer.groups, -1)).permute(
+        by_group = torch.unflatten(patches, 1, (layer.groups, -1)).permute(
             1, 0, 3, 2, 4, 5
         )  # (g, B, P, C/g, kh, kw)
         gathered.append(by_group.flatten(3).flatten(1, 2))  # (g, B * P, K)
