@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "mpqdm_core").rglob("*.py"))
 PAGES = [*sorted((ROOT / "pages").rglob("*.py")), *ROOT.glob("app.py")]
 ABOVE_CORE = {"gradio", "plotly", "pandas", "pages", "app", "benchmarks", "tests"}
-# The two lowest layers. What stands above them is free to import what it likes, as long as there is no circle.
+# The two lowest layers. What stands above imports what it likes, as long as there is no circle.
 FOUNDATION = {"mpqdm_core.errors", "mpqdm_core.progress"}
 ARITHMETIC = {
     f"mpqdm_core.{name}"

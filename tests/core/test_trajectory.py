@@ -77,7 +77,7 @@ def test_signal_to_noise_is_the_formula(pair):
 def test_batches_change_rounding_only(pair):
     reference = draw(pair[0])
     whole, parts = (injected_predictions(pair[1], reference, batch_size=size) for size in (64, 2))
-    # oneDNN takes another convolution algorithm for another batch, and guidance triples what comes of it: 6e-5
+    # another batch takes another convolution algorithm, and guidance triples what comes of it: 6e-5 seen
     np.testing.assert_allclose(parts, whole, atol=5e-4)
 
 
