@@ -2,13 +2,13 @@
 
 Two grids, each with `2**bits` levels and codes `0 .. n`, `n = 2**bits - 1`:
 
-- `affine`: a level sits exactly at 0. `q = clamp(round(x / s) + z, 0, n)`, `x_hat = (q - z) * s`, z an integer
-  in [0, n].
+- `affine`: a level sits exactly at 0. `q = clamp(round(x / s) + z, 0, n)`, `x_hat = (q - z) * s`,
+  z an integer in [0, n].
 - `mid-rise`: levels at half steps, symmetric about 0; 1 bit is sign coding, +-s/2.
   `q = clamp(floor(x / s) + 2**(bits-1), 0, n)`, `x_hat = (q - z) * s` with the fixed `z = 2**(bits-1) - 1/2`.
 
-Everything is one vectorised pass whatever mixture of bit-widths the channels have. Arithmetic runs in the dtype
-of `x` (at least float32); halves tie to even on `affine` and go up on `mid-rise`.
+Everything is one vectorised pass whatever mixture of bit-widths the channels have. Arithmetic runs in the
+dtype of `x` (at least float32); halves tie to even on `affine` and go up on `mid-rise`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def quantize(x: Tensor, q: QParams) -> Tensor:
 
     Args:
         x: any shape, floating point.
-        q: () for one grid, (C,) for one per index of the first axis of x, or broadcastable, as many axes as x.
+        q: () for one grid, (C,) for one per index of the first axis of x, or broadcastable with as many axes.
 
     Returns:
         uint8 codes in [0, 2**bits - 1], the shape of x. NaN gets the code of the lowest level.
@@ -106,13 +106,13 @@ def fake_quantize(x: Tensor, q: QParams) -> Tensor:
     """`dequantize(quantize(x))` in floating point, with straight-through gradients.
 
     Inside the range: d/dx = 1, d/ds = round(x/s) - x/s, d/dz = 0. Outside: d/dx = 0, d/ds = q_edge - z,
-    d/dz = -s. On `mid-rise` the level floor(x/s) + 1/2 stands for round(x/s), and zero_point, fixed by the bits,
-    gets no gradient. A real (trained) zero_point of `affine` is used as it is; `quantize` and `dequantize`
+    d/dz = -s. On `mid-rise` the level floor(x/s) + 1/2 stands for round(x/s), and zero_point, fixed by the
+    bits, gets no gradient. A real (trained) zero_point of `affine` is used as it is; `quantize` and `dequantize`
     round it.
 
     Args:
         x: any shape, floating point.
-        q: () for one grid, (C,) for one per index of the first axis of x, or broadcastable, as many axes as x.
+        q: () for one grid, (C,) for one per index of the first axis of x, or broadcastable with as many axes.
 
     Returns:
         the shape and dtype of x; within scale / 2 of x inside the range of the levels.

@@ -1,8 +1,8 @@
 """Outlier statistics of the output channels of a weight.
 
-Streamed in blocks of rows that stay in the cache, so that a weight of any size costs one pass over memory and a few
-megabytes. Half and single precision are centred and raised in float32 on short segments whose sums are collected in
-float64; channels where that could lose digits, and float64 input, take a float64 path of the same form.
+Streamed in blocks of rows that stay in the cache, so that a weight of any size costs one pass over memory and a
+few megabytes. Half and single precision are centred and raised in float32 on short segments whose sums are
+collected in float64; channels where that could lose digits, and float64 input, take a float64 path.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ def channel_kurtosis(weight: Tensor) -> Tensor:
         weight: (C_out, ...), any float dtype; the trailing axes are pooled into n values.
 
     Returns:
-        (C_out,) float64, dimensionless, within [1, n]; 0 for a constant channel; NaN in, NaN out (infinity too).
+        (C_out,) float64, dimensionless, within [1, n]; 0 for a constant channel; NaN where a value is
+        NaN or infinite.
 
     Raises:
         ShapeError: `weight` has fewer than two axes, or no values in a channel.
 
     Source:
-        m4 / m2**2 with 1/n moments, equal to scipy.stats.kurtosis(fisher=False). MPQ-DM's own code uses the 1/(n-1)
-        deviation: lower by ((n-1)/n)**2.
+        m4 / m2**2 with 1/n moments, equal to scipy.stats.kurtosis(fisher=False). MPQ-DM's own code uses the
+        1/(n-1) deviation: lower by ((n-1)/n)**2.
     """
     rows = _rows(weight)
     if rows.dtype == torch.float64:
@@ -59,14 +60,14 @@ def channel_kurtosis(weight: Tensor) -> Tensor:
 class ChannelStatistics:
     """What makes each output channel of one weight hard to quantize; every array is (C_out,).
 
-    A constant channel (dead ones too) has kurtosis, crest, range_ratio and outlier_fraction 0. A channel with NaN or
-    infinity has NaN everywhere. Both are marked in `degenerate`.
+    A constant channel (dead ones too) has kurtosis, crest, range_ratio and outlier_fraction 0. A channel with NaN
+    or infinity has NaN everywhere. Both are marked in `degenerate`.
 
     Attributes:
         kurtosis: m4 / m2**2, see `channel_kurtosis`.
         crest: max|w| / rms(w).
-        range_ratio: (max - min) / (2 * 1.4826 * MAD), MAD the median distance to the median; infinite where more than
-            half of the values are equal and the others are not.
+        range_ratio: (max - min) / (2 * 1.4826 * MAD), MAD the median distance to the median; infinite where
+            more than half of the values are equal and the others are not.
         outlier_fraction: share of the values more than 6 standard deviations from the mean.
         energy_share: squared norm of the channel over that of all finite channels together; 0 if that is 0.
         degenerate: bool.
@@ -160,7 +161,7 @@ def _kurtosis_float64(rows: Tensor) -> Tensor:
     result = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
     for start, block in _blocks(rows):
         values = block.double()  # (rows, n)
-        # Dividing by a power of two near the largest deviation changes no digit and keeps fourth powers in range.
+        # A power of two near the largest deviation changes no digit and keeps fourth powers in range.
         centred = values - values.mean(dim=1, keepdim=True)
         exponent = torch.frexp(centred.abs().amax(dim=1, keepdim=True)).exponent
         squares = torch.ldexp(centred, -exponent).square_()

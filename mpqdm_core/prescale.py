@@ -19,8 +19,8 @@ def prescale_factors(
 ) -> Tensor:
     """Factor of every input channel: `delta_i = max|W_i|**(1 - alpha) / max|X_i|**alpha`.
 
-    With alpha = 1/2 both maxima become sqrt(max|W_i| * max|X_i|). A larger alpha moves more of the difficulty into
-    the weights.
+    With alpha = 1/2 both maxima become sqrt(max|W_i| * max|X_i|). A larger alpha moves more of the difficulty
+    into the weights.
 
     Args:
         weight_absmax_in: (C_in,), largest |weight| that multiplies input channel i; see `input_channel_absmax`.
