@@ -24,8 +24,8 @@ def frontier(
 
     For `optimal` this is the lower convex hull of all plans, computed once for all averages; what `allocate`
     predicts differs by what one channel's step is worth in each layer (or in the model): in layers of some
-    hundred channels by a few thousandths. `uniform` is interpolated between widths; the other policies are run
-    at every average.
+    hundred channels by a few thousandths. `uniform` is interpolated between widths; the other policies are
+    run at every average.
 
     Returns:
         (n,) float64 in the unit of `Allocation.predicted_error`; NaN where an average is not feasible.

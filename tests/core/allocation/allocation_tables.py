@@ -15,7 +15,8 @@ BIT_AXIS = np.arange(1, 9)
 def make_table(
     layers: Sequence[tuple[int, int]], *, seed: int = 0, noise: float = 0.0, degenerate: bool = False
 ) -> ErrorTable:
-    """A table of (channels, weights per channel) layers; noise 0 gives strictly convex, falling error curves."""
+    """A table of (channels, weights per channel) layers; noise 0 gives strictly convex, falling error
+    curves."""
     rng = np.random.default_rng(seed)
     channels = sum(count for count, _ in layers)
     scale = np.exp(rng.normal(0, 1.5, (channels, 1)))

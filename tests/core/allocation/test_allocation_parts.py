@@ -1,6 +1,7 @@
 """Hull, threshold, weights, settings and the frontier."""
 
 import heapq
+import itertools
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_spending_equals_a_heap_that_takes_one_step_at_a_time(table, share, scop
     weights = np.repeat(table.weights_per_channel, sizes)
     gains = convex_gains(np.ascontiguousarray(table.error.T), np.arange(1, 9)) / weights.astype(np.float32)
     group_of = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    budget = np.array([7 * weights[a:b].sum() * share for a, b in zip(start[:-1], start[1:], strict=True)])
+    budget = np.array([7 * weights[a:b].sum() * share for a, b in itertools.pairwise(start)])
     steps = Steps(
         gains=gains,
         gaps=np.ones(7, dtype=np.int64),
@@ -56,7 +57,7 @@ def test_spending_equals_a_heap_that_takes_one_step_at_a_time(table, share, scop
         group_of=group_of,
     )
     found = spend(steps, budget)
-    for group, (a, b) in enumerate(zip(start[:-1], start[1:], strict=True)):
+    for group, (a, b) in enumerate(itertools.pairwise(start)):
         heap = [(-gains[0, channel], channel, 0) for channel in range(a, b)]
         heapq.heapify(heap)
         left, levels = budget[group], np.zeros(count, dtype=int)
@@ -80,7 +81,7 @@ def test_group_order_equals_python_sorting(groups):
     flat = np.array([score for group in groups for score in group], dtype=np.float32)
     start = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
     expected = []
-    for a, b in zip(start[:-1], start[1:], strict=True):
+    for a, b in itertools.pairwise(start):
         expected += sorted(range(a, b), key=lambda i: (-flat[i], i))
     assert group_order(flat, start).tolist() == expected
 
@@ -144,7 +145,7 @@ def test_the_frontier_of_optimal_is_the_hull(table, scope, weighting):
     ]
     assert (np.diff(line) <= line[0] * 1e-5).all()
     assert line[0] == pytest.approx(points[0], rel=1e-5)
-    # Plans are at or above the hull; bins of the hull are straightened by at most a sixteenth of their savings.
+    # Plans are at or above the hull; bins are straightened by at most a sixteenth of their savings.
     assert (line <= np.array(points) + 0.02 * line[0]).all()
 
 

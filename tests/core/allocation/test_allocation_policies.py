@@ -108,7 +108,7 @@ def test_optimal_is_never_worse_than_the_others_on_the_same_budget(table, averag
     }
     weights = np.repeat(table.weights_per_channel, np.diff(table.layer_start))
     widest = weights.max() / weights if scope == "model" else np.ones(table.channels)
-    # What one channel's step is worth at most, in each layer or once: steps of small channels may take its place.
+    # What one channel's step is worth at most, in each layer or once; small channels may take its place.
     step = (table.error[:, 0] - table.error[:, 1]) * widest
     slack = step.max() * (1 if scope == "model" else len(table.layer_names)) * 2
     for policy, other in errors.items():
