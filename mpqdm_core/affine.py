@@ -107,8 +107,8 @@ def fake_quantize(x: Tensor, q: QParams) -> Tensor:
 
     Inside the range: d/dx = 1, d/ds = round(x/s) - x/s, d/dz = 0. Outside: d/dx = 0, d/ds = q_edge - z,
     d/dz = -s. On `mid-rise` the level floor(x/s) + 1/2 stands for round(x/s), and zero_point, fixed by the
-    bits, gets no gradient. A real (trained) zero_point of `affine` is used as it is; `quantize` and `dequantize`
-    round it.
+    bits, gets no gradient. A real (trained) zero_point of `affine` is used as it is; `quantize` and
+    `dequantize` round it.
 
     Args:
         x: any shape, floating point.

@@ -1,8 +1,8 @@
 """Outlier statistics of the output channels of a weight.
 
-Streamed in blocks of rows that stay in the cache, so that a weight of any size costs one pass over memory and a
-few megabytes. Half and single precision are centred and raised in float32 on short segments whose sums are
-collected in float64; channels where that could lose digits, and float64 input, take a float64 path.
+Streamed in blocks of rows that stay in the cache, so that a weight of any size costs one pass over memory
+and a few megabytes. Half and single precision are centred and raised in float32 on short segments whose sums
+are collected in float64; channels where that could lose digits, and float64 input, take a float64 path.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def channel_kurtosis(weight: Tensor) -> Tensor:
 class ChannelStatistics:
     """What makes each output channel of one weight hard to quantize; every array is (C_out,).
 
-    A constant channel (dead ones too) has kurtosis, crest, range_ratio and outlier_fraction 0. A channel with NaN
-    or infinity has NaN everywhere. Both are marked in `degenerate`.
+    A constant channel (dead ones too) has kurtosis, crest, range_ratio and outlier_fraction 0. A channel
+    with NaN or infinity has NaN everywhere. Both are marked in `degenerate`.
 
     Attributes:
         kurtosis: m4 / m2**2, see `channel_kurtosis`.

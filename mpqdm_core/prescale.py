@@ -23,7 +23,7 @@ def prescale_factors(
     into the weights.
 
     Args:
-        weight_absmax_in: (C_in,), largest |weight| that multiplies input channel i; see `input_channel_absmax`.
+        weight_absmax_in: (C_in,), largest |weight| on input channel i; see `input_channel_absmax`.
         input_absmax: (C_in,), largest |input| of channel i over calibration.
         alpha: 0..1.
         eps: a channel with either maximum at or below eps, or not finite, is dead and gets factor 1.

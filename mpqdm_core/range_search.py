@@ -1,10 +1,10 @@
 """Which share of a channel's range its levels should cover: a search over shrink factors, fast on a CPU.
 
 The plain search tries every candidate on every value: 80 passes and 80 powers a value. Here each row is first
-described by a histogram so fine that one matrix product estimates the scores of all candidates; only the few that
-may still win are scored exactly. Where a histogram would cost more than it saves (many levels, short rows),
-candidates are dropped by what clipping the largest values alone must cost, which loses no winner. The result is
-that of the plain search up to ties within float32 rounding. Float32 inside.
+described by a histogram so fine that one matrix product estimates the scores of all candidates; only the few
+that may still win are scored exactly. Where a histogram would cost more than it saves (many levels, short
+rows), candidates are dropped by what clipping the largest values alone must cost, which loses no winner. The
+result is that of the plain search up to ties within float32 rounding. Float32 inside.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def search_range(
         candidates: how many shrink factors, 1..100; 80 ends at 0.21 of the range.
 
     Returns:
-        QParams of shape (C_out,), float32. All-zero channels get scale 1e-12, channels with NaN or infinity NaN.
+        QParams of shape (C_out,), float32. All-zero channels get scale 1e-12, channels with NaN or
+        infinity NaN.
 
     Raises:
         ShapeError: fewer than two axes, or no values in a channel.
@@ -91,9 +92,9 @@ def search_range_tensor(
     rows = values.detach().float()  # (T, n)
     low, high = rows.aminmax(dim=1)
     full = choose_qparams_minmax(low, high, bits, grid)
-    scale = full.scale.clone()
-    for members in _groups(full):
-        scale[members] = _search_group(rows, members, full, exponent, candidates)
+    search = _Search(rows, full, exponent, candidates)
+    search.score_contenders()
+    scale = full.scale * search.factors[_first_smallest(search.scores)]
     return QParams(scale=scale, zero_point=full.zero_point, bits=full.bits, grid=grid)
 
 
@@ -102,93 +103,89 @@ def shrink_factors(candidates: int = 80) -> Tensor:
     return 1.0 - SHRINK_STEP * torch.arange(candidates, dtype=torch.float64).float()
 
 
-def _groups(full: QParams) -> list[Tensor]:
-    """Row indices with a range to search, by equal (bits, zero_point): rows of a group share their level grid."""
-    alive = torch.isfinite(full.scale) & (full.scale > SMALLEST_SCALE)
-    indices = alive.nonzero().squeeze(1)
-    key = full.bits[indices] * 1024 + (full.zero_point[indices] * 2).long()
-    order = torch.argsort(key, stable=True)
-    sizes = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
-    return list(torch.split(indices[order], sizes))
+class _Search:
+    """Scores of (row, candidate): infinite until computed, exact where the candidate may be the best one."""
 
+    def __init__(self, rows: Tensor, full: QParams, exponent: float, candidates: int) -> None:
+        self.rows, self.full, self.exponent = rows, full, exponent
+        self.mid_rise = full.grid == "mid-rise"
+        self.factors = shrink_factors(candidates).to(rows.device)  # (F,)
+        self.lowest = -full.zero_point  # (T,) outermost levels, in steps
+        self.highest = torch.ldexp(torch.ones_like(full.scale), full.bits) - 1.0 - full.zero_point  # (T,)
+        self.scores = torch.full((rows.shape[0], candidates), torch.inf, device=rows.device)  # (T, F)
 
-def _search_group(rows: Tensor, members: Tensor, full: QParams, exponent: float, candidates: int) -> Tensor:
-    """Best scales (G,) of rows that share bits and zero_point."""
-    bits, zero_point = int(full.bits[members[0]]), float(full.zero_point[members[0]])
-    factors = shrink_factors(candidates).to(rows.device)
-    count = rows.shape[1]
-    bins = 2**bits * BINS_PER_LEVEL[bits - 1]
-    with_histogram = bits <= CACHED_BITS or bins * candidates < HISTOGRAM_GAIN * members.numel() * count
-    table = None
-    if with_histogram:
-        build = _table if bits > CACHED_BITS else _cached_table
-        table = build(bits, zero_point, full.grid == "mid-rise", exponent, candidates).to(rows.device)
-    best = []
-    height = max(1, BLOCK_VALUES // count)
-    for part in torch.split(members, height):
-        block = rows[part] / full.scale[part].unsqueeze(1)  # (g, n) in steps of the full range
-        group = _Group(block, bits, zero_point, full.grid == "mid-rise", exponent, factors)
-        scores = group.by_estimate(table) if table is not None else group.by_bound()
-        best.append(full.scale[part] * factors[_first_smallest(scores)])
-    return torch.cat(best)
+    def score_contenders(self) -> None:
+        """Fill every score that matters."""
+        by_bound = []
+        for members in self._groups():
+            bits = int(self.full.bits[members[0]])
+            table_entries = 2**bits * BINS_PER_LEVEL[bits - 1] * self.factors.numel()
+            if bits <= CACHED_BITS or table_entries < HISTOGRAM_GAIN * members.numel() * self.rows.shape[1]:
+                self._score_by_estimate(members, bits)
+            else:
+                by_bound.append(members)
+        if by_bound:
+            self._score_by_bound(torch.cat(by_bound))
 
+    def _groups(self) -> list[Tensor]:
+        """Indices of rows with a range to search, in groups of one level grid."""
+        alive = torch.isfinite(self.full.scale) & (self.full.scale > SMALLEST_SCALE)
+        indices = alive.nonzero().squeeze(1)
+        key = self.full.bits[indices] * 1024 + (self.full.zero_point[indices] * 2).long()
+        order = torch.argsort(key, stable=True)
+        sizes = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
+        return list(torch.split(indices[order], sizes))
 
-class _Group:
-    """Rows, in steps of their full range, that share one level grid; finds the scores that matter."""
+    def _score_by_estimate(self, members: Tensor, bits: int) -> None:
+        """Score the candidates whose estimate from a histogram is near the best; members share one grid."""
+        build = _cached_table if bits <= CACHED_BITS else _table
+        lowest = float(self.lowest[members[0]])
+        table = build(bits, lowest, self.mid_rise, self.exponent, self.factors.numel()).to(self.rows.device)
+        wanted = torch.zeros_like(self.scores, dtype=torch.bool)
+        for part in torch.split(members, self._height):
+            block = self.rows[part] / self.full.scale[part].unsqueeze(1)  # (g, n) in steps of the full range
+            estimates = _histogram(block, bits, lowest) @ table  # (g, F)
+            limit = estimates.amin(dim=1, keepdim=True) * (1.0 + CONTENDER_MARGIN)
+            wanted[part] = estimates <= limit
+        self._score(wanted)
 
-    def __init__(
-        self, block: Tensor, bits: int, zero_point: float, mid_rise: bool, exponent: float, factors: Tensor
-    ) -> None:
-        self.block, self.bits, self.mid_rise, self.exponent = block, bits, mid_rise, exponent
-        self.factors = factors
-        self.lowest, self.highest = -zero_point, 2.0**bits - 1.0 - zero_point
-
-    def by_estimate(self, table: Tensor) -> Tensor:
-        """(g, F) scores: exact for every candidate whose estimate is near the best one, infinite elsewhere."""
-        estimates = _histogram(self.block, self.bits, self.lowest, self.mid_rise) @ table  # (g, F)
-        limit = estimates.amin(dim=1, keepdim=True) * (1.0 + CONTENDER_MARGIN)
-        scores = torch.full_like(estimates, torch.inf)
-        self._fill(scores, estimates <= limit)
-        return scores
-
-    def by_bound(self) -> Tensor:
-        """(g, F) scores: exact for every candidate that clipping alone does not rule out, infinite elsewhere."""
-        bounds = self._clipping_bounds()
-        scores = torch.full_like(bounds, torch.inf)
+    def _score_by_bound(self, members: Tensor) -> None:
+        """Score the candidates that clipping alone does not rule out; members may have different grids."""
+        bounds = torch.full_like(self.scores, torch.inf)
+        for part in torch.split(members, self._height):
+            bounds[part] = self._clipping_bounds(part)
         for stage in (PROBES[:1], PROBES[1:], range(self.factors.numel())):
             wanted = torch.zeros_like(bounds, dtype=torch.bool)
             wanted[:, [candidate for candidate in stage if candidate < self.factors.numel()]] = True
-            wanted &= (bounds <= scores.amin(dim=1, keepdim=True)) & torch.isinf(scores)
-            self._fill(scores, wanted)
-        return scores
+            wanted &= (bounds <= self.scores.amin(dim=1, keepdim=True)) & torch.isfinite(bounds)
+            self._score(wanted & torch.isinf(self.scores))
 
-    def _clipping_bounds(self) -> Tensor:
-        """(g, F) sums of |error|**exponent of the values beyond the outermost levels, from the largest alone."""
-        kept = min(TAIL_VALUES, self.block.shape[1])
-        top = self.block.topk(kept, dim=1).values.unsqueeze(2)  # (g, k, 1)
-        bottom = self.block.topk(kept, dim=1, largest=False).values.unsqueeze(2)
-        above = (top - self.highest * self.factors).clamp_(min=0.0).pow_(self.exponent).sum(dim=1)
-        below = (self.lowest * self.factors - bottom).clamp_(min=0.0).pow_(self.exponent).sum(dim=1)
-        return torch.maximum(above, below)  # (g, F)
+    def _clipping_bounds(self, part: Tensor) -> Tensor:
+        """(g, F) what the largest values alone must lose beyond the outermost levels, in full-range steps."""
+        block = self.rows[part] / self.full.scale[part].unsqueeze(1)  # (g, n)
+        kept = min(TAIL_VALUES, block.shape[1])
+        top = block.topk(kept, dim=1).values.unsqueeze(2)  # (g, k, 1)
+        bottom = block.topk(kept, dim=1, largest=False).values.unsqueeze(2)
+        above = (top - self.highest[part].view(-1, 1, 1) * self.factors).clamp_(min=0.0)
+        below = (self.lowest[part].view(-1, 1, 1) * self.factors - bottom).clamp_(min=0.0)
+        return torch.maximum(above.pow_(self.exponent).sum(dim=1), below.pow_(self.exponent).sum(dim=1))
 
-    def _fill(self, scores: Tensor, wanted: Tensor) -> None:
-        """Compute the wanted entries of scores exactly, in place."""
+    def _score(self, wanted: Tensor) -> None:
+        """Compute the wanted scores, sums of |error|**exponent in full-range steps, exactly."""
         row, candidate = wanted.nonzero(as_tuple=True)
-        height = max(1, BLOCK_VALUES // self.block.shape[1])
-        for part in range(0, row.numel(), height):
-            here = slice(part, part + height)
-            scores[row[here], candidate[here]] = self._exact(row[here], candidate[here])
+        for here in torch.arange(row.numel(), device=row.device).split(self._height):
+            owner, factor = row[here], self.factors[candidate[here]]
+            scale = (self.full.scale[owner] * factor).unsqueeze(1)
+            steps = self.rows[owner].div_(scale)  # (P, n) in steps of the candidate
+            nearest = steps.floor().add_(0.5) if self.mid_rise else steps.round()
+            nearest.clamp_(self.lowest[owner].unsqueeze(1), self.highest[owner].unsqueeze(1))
+            error = _powers(steps.sub_(nearest), self.exponent)
+            self.scores[owner, candidate[here]] = error.sum(dim=1) * factor.pow(self.exponent)
 
-    def _exact(self, row: Tensor, candidate: Tensor) -> Tensor:
-        """(P,) sums of |error|**exponent, in full-range steps, of pairs (row, candidate)."""
-        factor = self.factors[candidate]
-        steps = self.block[row].div_(factor.unsqueeze(1))  # (P, n) in steps of the candidate
-        if self.mid_rise:
-            nearest = steps.floor().add_(0.5)
-        else:
-            nearest = steps.round()
-        error = steps.sub_(nearest.clamp_(self.lowest, self.highest))
-        return _powers(error, self.exponent).sum(dim=1) * factor.pow(self.exponent)
+    @property
+    def _height(self) -> int:
+        """How many rows make a block."""
+        return max(1, BLOCK_VALUES // self.rows.shape[1])
 
 
 def _powers(error: Tensor, exponent: float) -> Tensor:
@@ -199,8 +196,8 @@ def _powers(error: Tensor, exponent: float) -> Tensor:
     return error.log_().mul_(exponent / 2).exp_()
 
 
-def _histogram(block: Tensor, bits: int, lowest: float, mid_rise: bool) -> Tensor:
-    """(g, bins) histogram of rows in full-range steps; each value is shared linearly by its two nearest points."""
+def _histogram(block: Tensor, bits: int, lowest: float) -> Tensor:
+    """(g, bins) histogram of rows in full-range steps; a value is shared by its two nearest points."""
     per_level = BINS_PER_LEVEL[bits - 1]
     bins = 2**bits * per_level + 2
     position = block.sub(lowest - 0.5).mul_(per_level).clamp_(0, bins - 2)  # (g, n) in bins
@@ -215,17 +212,16 @@ def _histogram(block: Tensor, bits: int, lowest: float, mid_rise: bool) -> Tenso
     return counts
 
 
-def _table(bits: int, zero_point: float, mid_rise: bool, exponent: float, candidates: int) -> Tensor:
-    """(bins, F) |error|**exponent at every point of the histogram for every candidate, in full-range steps."""
+def _table(bits: int, lowest: float, mid_rise: bool, exponent: float, candidates: int) -> Tensor:
+    """(bins, F) |error|**exponent at each point of the histogram for each candidate, in full-range steps."""
     per_level = BINS_PER_LEVEL[bits - 1]
-    lowest, highest = -zero_point, 2.0**bits - 1.0 - zero_point
     points = torch.arange(2**bits * per_level + 2, dtype=torch.float32) / per_level + (
         lowest - 0.5
     )  # (bins,)
     factors = shrink_factors(candidates)  # (F,)
     steps = points.unsqueeze(1) / factors  # (bins, F)
     nearest = steps.floor() + 0.5 if mid_rise else steps.round()
-    error = (steps - nearest.clamp_(lowest, highest)).mul_(factors)
+    error = (steps - nearest.clamp_(lowest, lowest + 2**bits - 1)).mul_(factors)
     return _powers(error, exponent)
 
 
