@@ -7,6 +7,7 @@ sample, so that nothing here knows the structure of a particular network.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -145,10 +146,12 @@ def rebuild_pipeline(pipeline: Any, **components: Any) -> Any:
 def hash_network(network: nn.Module, scheduler: Any) -> str:
     """Hash of a network's weights, buffers and configuration and of the noise schedule: 64 hex digits."""
     digest = hashlib.sha256()
-    configs: tuple[Any, ...] = (network.config, scheduler.config)
-    for config in configs:
-        public = {key: value for key, value in config.items() if not key.startswith("_")}
-        digest.update(json.dumps(public, sort_keys=True, default=str).encode())
+    parts: tuple[Any, ...] = (network, scheduler)
+    for part in parts:
+        # A schedule made from another class's settings carries those it has no use for: they must not count.
+        understood = inspect.signature(type(part).__init__).parameters
+        used = {key: value for key, value in part.config.items() if key in understood}
+        digest.update(json.dumps(used, sort_keys=True, default=str).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
