@@ -26,7 +26,7 @@ def build_app() -> gr.Blocks:
 
 
 def main() -> None:
-    """Serve the page; heavy libraries are imported in the background while the first page is already shown."""
+    """Serve the page; heavy libraries are imported in the background, after the first page."""
     demo = build_app()
     warm_up()
     demo.launch(

@@ -32,15 +32,30 @@ class Overrides:
         """Create the components."""
         with gr.Accordion("Lock single layers", open=False, elem_id="overrides"):
             with gr.Row():
-                bits = gr.Radio([str(bit) for bit in range(1, 9)], value="8", label="Bits for the selected layer", scale=3, min_width=280)
+                bits = gr.Radio(
+                    [str(bit) for bit in range(1, 9)],
+                    value="8",
+                    label="Bits for the selected layer",
+                    scale=3,
+                    min_width=280,
+                )
                 lock = gr.Button("Lock the selected layer", elem_id="lock", min_width=140)
                 free = gr.Button("Free the selected layer", elem_id="free", min_width=140)
                 clear = gr.Button("Free all", elem_id="free-all", min_width=100)
             table = gr.Dataframe(
-                headers=HEAD, datatype=["str", "number", "str"], interactive=True, static_columns=[0, 1], show_search="search",
-                max_height=280, row_count=1, column_count=3, elem_id="lock-table", pinned_columns=1,
-                label="Write 1 to 8 into the last column, or empty it", buttons=[],
-            )  # fmt: skip
+                headers=HEAD,
+                datatype=["str", "number", "str"],
+                interactive=True,
+                static_columns=[0, 1],
+                show_search="search",
+                max_height=280,
+                row_count=1,
+                column_count=3,
+                elem_id="lock-table",
+                pinned_columns=1,
+                label="Write 1 to 8 into the last column, or empty it",
+                buttons=[],
+            )
         return cls(bits=bits, lock=lock, free=free, clear=clear, table=table)
 
     def wire(self, ctx: Context, solve: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
@@ -56,7 +71,9 @@ class Overrides:
         ctx.on_model.append((lock_table, [ctx.session, ctx.locks], [self.table]))
 
 
-def on_lock(session: str, locks: Mapping[str, int], selection: tuple[str | None, Any], bits: str) -> tuple[Any, ...]:
+def on_lock(
+    session: str, locks: Mapping[str, int], selection: tuple[str | None, Any], bits: str
+) -> tuple[Any, ...]:
     """Lock the selected layer."""
     layer = selection[0]
     if not layer:
@@ -79,9 +96,13 @@ def on_clear(session: str) -> tuple[Any, ...]:
 def on_edit(session: str, locks: Mapping[str, int], rows: pd.DataFrame) -> dict[str, int]:
     """Read the table, by layer name: the visitor may have sorted or filtered it."""
     with as_sentences():
-        shown = {str(name): str(cell).strip() for name, cell in zip(rows.iloc[:, 0], rows.iloc[:, 2], strict=True)}
+        shown = {
+            str(name): str(cell).strip() for name, cell in zip(rows.iloc[:, 0], rows.iloc[:, 2], strict=True)
+        }
         kept = {layer: bits for layer, bits in locks.items() if layer not in shown}
-        return kept | {name: _bits(name, cell) for name, cell in shown.items() if cell not in ("", "nan", "None")}
+        return kept | {
+            name: _bits(name, cell) for name, cell in shown.items() if cell not in ("", "nan", "None")
+        }
 
 
 def lock_table(session: str | None, locks: Mapping[str, int]) -> list[list[Any]]:
@@ -90,7 +111,10 @@ def lock_table(session: str | None, locks: Mapping[str, int]) -> list[list[Any]]
     if table is None:
         return []
     sizes = (table.layer_start[1:] - table.layer_start[:-1]) * table.weights_per_channel
-    return [[name, int(size), str(locks.get(name, FREE))] for name, size in zip(table.layer_names, sizes, strict=True)]
+    return [
+        [name, int(size), str(locks.get(name, FREE))]
+        for name, size in zip(table.layer_names, sizes, strict=True)
+    ]
 
 
 def _bits(layer: str, cell: str) -> int:

@@ -27,15 +27,25 @@ def everything(solved: Solved, selection: tuple[str | None, int | None]) -> tupl
     return (
         warning(" ".join(solved.allocation.notes)),
         summary(solved),
-        gr.HTML(fig=dumps(bits_map(table.layer_names, table.layer_start, plan.bits, table.weights_per_channel))),
-        gr.HTML(fig=dumps(frontier_figure(curves, (plan.mean_bits, float(solved.allocation.predicted_error))))),
-        gr.HTML(fig=dumps(layer_error_figure(
-            table.layer_names, solved.allocation.per_layer_error, None if uniform is None else uniform.per_layer_error
-        ))),
+        gr.HTML(
+            fig=dumps(bits_map(table.layer_names, table.layer_start, plan.bits, table.weights_per_channel))
+        ),
+        gr.HTML(
+            fig=dumps(frontier_figure(curves, (plan.mean_bits, float(solved.allocation.predicted_error))))
+        ),
+        gr.HTML(
+            fig=dumps(
+                layer_error_figure(
+                    table.layer_names,
+                    solved.allocation.per_layer_error,
+                    None if uniform is None else uniform.per_layer_error,
+                )
+            )
+        ),
         search(solved, selection),
         solved.key,
         gr.HTML(chips=chips(solved)),
-    )  # fmt: skip
+    )
 
 
 def refused(error: MpqdmError) -> tuple[Any, ...]:
@@ -56,20 +66,30 @@ def search(solved: Solved, selection: tuple[str | None, int | None]) -> gr.HTML:
 def summary(solved: Solved) -> str:
     """Cards and the shares of bit-widths."""
     plan = solved.allocation.plan
-    return cards([*error_cards(solved), *size_cards(solved.work, plan)]) + shares(share_by_bits(solved))
+    return cards(
+        [*error_cards(solved), *size_cards(solved.work, plan, solved.table, solved.choice.activation_bits)]
+    ) + shares(share_by_bits(solved))
 
 
 def error_cards(solved: Solved) -> list[Card]:
     """Mean bits and the predicted error against uniform bits."""
     allocation, average = solved.allocation, solved.choice.settings.average_bits
-    found = [Card(name="Mean weight bits", value=f"{allocation.plan.mean_bits:.3f}", note=f"asked for {average:g}")]
+    found = [
+        Card(name="Mean weight bits", value=f"{allocation.plan.mean_bits:.3f}", note=f"asked for {average:g}")
+    ]
     reference = allocation.predicted_error_uniform
     if reference is None or not np.isfinite(reference) or not reference:
-        return [*found, Card(name="Predicted error", value=f"{allocation.predicted_error:.3g}", note=_weighting(solved))]
+        return [
+            *found,
+            Card(name="Predicted error", value=f"{allocation.predicted_error:.3g}", note=_weighting(solved)),
+        ]
     change = allocation.predicted_error / reference - 1.0
     mood = "good" if change < -1e-6 else "bad" if change > 1e-6 else ""
     note = f"{allocation.predicted_error:.3g} instead of {reference:.3g}; {_weighting(solved)}"
-    return [*found, Card(name="Predicted error against uniform", value=f"{change:+.1%}", note=note, mood=mood)]
+    return [
+        *found,
+        Card(name="Predicted error against uniform", value=f"{change:+.1%}", note=note, mood=mood),
+    ]
 
 
 def share_by_bits(solved: Solved) -> dict[int, float]:
@@ -88,11 +108,13 @@ def uniform_allocation(solved: Solved) -> Any | None:
 def chips(solved: Solved) -> str:
     """What the header says."""
     bits = solved.choice.activation_bits
-    return dumps([
-        ("model", solved.work.title),
-        ("weights", f"{solved.allocation.plan.mean_bits:.2f} bits"),
-        ("activations", "full precision" if bits is None else f"{bits} bits"),
-    ])  # fmt: skip
+    return dumps(
+        [
+            ("model", solved.work.title),
+            ("weights", f"{solved.allocation.plan.mean_bits:.2f} bits"),
+            ("activations", "full precision" if bits is None else f"{bits} bits"),
+        ]
+    )
 
 
 def plan_text(solved: Solved) -> str:
@@ -107,8 +129,6 @@ def _weighting(solved: Solved) -> str:
         "sensitivity": "error of the predicted noise",
     }
     return words[solved.choice.settings.weighting]
-
-
 
 
 def plan_file(solved: Solved) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpqdm_core.allocation import Allocation, AllocationSettings, allocate, feasible_range
+from mpqdm_core.allocation import Allocation, AllocationSettings, allocate, frontier
 from mpqdm_core.errors import BudgetError, DataError, MpqdmError, SettingsError
 from pages._session import workspace
 from pages._workspace import ALLOCATIONS, Workspace
@@ -85,7 +85,9 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     if not math.isfinite(found):
         raise SettingsError(f"{name} must be a number from {low:g} to {high:g}, got {found}")
     if not low <= found <= high:
-        raise BudgetError(f"{name} must be from {low:g} to {high:g}, got {found:g}", minimum=low, maximum=high)
+        raise BudgetError(
+            f"{name} must be from {low:g} to {high:g}, got {found:g}", minimum=low, maximum=high
+        )
     return found
 
 
@@ -99,7 +101,10 @@ def solve(session: str | None, choice: Choice) -> Solved:
     work = workspace(session)
     table = work.table(choice.activation_bits)
     if table is None:
-        have = ", ".join("full precision" if bits is None else str(bits) for bits in work.measured_bits()) or "nothing yet"
+        have = (
+            ", ".join("full precision" if bits is None else str(bits) for bits in work.measured_bits())
+            or "nothing yet"
+        )
         wanted = "full precision" if choice.activation_bits is None else f"{choice.activation_bits} bits"
         raise DataError(
             f"{work.title} has not been measured with activations at {wanted} (measured: {have}); "
@@ -107,8 +112,12 @@ def solve(session: str | None, choice: Choice) -> Solved:
         )
     settings = choice.settings
     if settings.weighting == "sensitivity" and table.sensitivity is None:
-        raise DataError(f"the sensitivity of {work.title} has not been measured; choose another weight for the errors")
-    allocation = ALLOCATIONS.get_or_make((table.content_hash, str(settings.as_dict())), lambda: allocate(table, settings))
+        raise DataError(
+            f"the sensitivity of {work.title} has not been measured; choose another weight for the errors"
+        )
+    allocation = ALLOCATIONS.get_or_make(
+        (table.content_hash, str(settings.as_dict())), lambda: allocate(table, settings)
+    )
     return Solved(work=work, table=table, choice=choice, allocation=allocation)
 
 
@@ -124,28 +133,14 @@ def at_same_budget(solved: Solved, **changes: Any) -> Allocation | None:
 
 
 def frontier_curves(solved: Solved) -> dict[str, tuple[list[float], list[float]]]:
-    """Predicted error over the whole range of budgets, for the policy in use and those it is compared with."""
+    """Predicted error over all budgets, for the policy in use and those it is compared with."""
     policies = dict.fromkeys((solved.choice.settings.policy, *COMPARED))
     return {policy: curve for policy in policies if (curve := _curve(solved, policy))[0]}
 
 
-def feasible(solved_or_table: Any, settings: AllocationSettings) -> tuple[float, float]:
-    """The averages that the settings can meet."""
-    low, high = feasible_range(solved_or_table, settings)
-    return float(low), float(high)
-
-
 def _curve(solved: Solved, policy: str) -> tuple[list[float], list[float]]:
-    base = replace(solved.choice.settings, policy=policy, average_bits=4.0)
-    key = ("frontier", solved.table.content_hash, str(base.as_dict()))
-    return ALLOCATIONS.get_or_make(key, lambda: _trace(solved, policy))
-
-
-def _trace(solved: Solved, policy: str) -> tuple[list[float], list[float]]:
-    bits, errors = [], []
-    for average in FRONTIER_BITS:
-        found = at_same_budget(solved, policy=policy, average_bits=average)
-        if found is not None:
-            bits.append(found.plan.mean_bits)
-            errors.append(float(found.predicted_error))
-    return bits, errors
+    settings = replace(solved.choice.settings, policy=policy, average_bits=4.0)
+    key = ("frontier", solved.table.content_hash, str(settings.as_dict()))
+    errors = ALLOCATIONS.get_or_make(key, lambda: frontier(solved.table, settings, FRONTIER_BITS))
+    known = np.isfinite(errors)
+    return np.array(FRONTIER_BITS)[known].tolist(), errors[known].tolist()

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from mpqdm_core.errors import Cancelled, MpqdmError
+from pages._jobs import OUT_OF_MEMORY
 
 HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1}  # one model computes at a time
 LIGHT = {"concurrency_id": "light", "concurrency_limit": 8}  # arithmetic on tables already measured
@@ -34,7 +35,7 @@ class Context:
 
 @contextmanager
 def as_sentences() -> Iterator[None]:
-    """Turn expected failures into a message the visitor can act on; everything else stays an error of ours."""
+    """Turn expected failures into a message to act on; everything else stays an error of ours."""
     try:
         yield
     except Cancelled as err:
@@ -45,12 +46,8 @@ def as_sentences() -> Iterator[None]:
         raise gr.Error(OUT_OF_MEMORY, title="Out of memory", print_exception=False) from err
 
 
-OUT_OF_MEMORY = (
-    "There was not enough memory. Nothing you had is lost: choose fewer samples or a smaller model and try again."
-)
-
-
-def selected(event: gr.EventData) -> tuple[str, int]:
-    """The cell a linked map reports: layer name and channel."""
+def selected(event: gr.EventData) -> tuple[str, int | None]:
+    """The cell a linked map reports: layer name, and channel where a cell is one output channel."""
     data = event._data or {}
-    return str(data.get("layer", "")), int(data.get("channel") or 0)
+    channel = data.get("channel")
+    return str(data.get("layer", "")), None if channel is None else int(channel)

@@ -18,7 +18,9 @@ LINES = {
 }
 
 
-def frontier_figure(curves: dict[str, tuple[Sequence[float], Sequence[float]]], now: tuple[float, float]) -> Figure:
+def frontier_figure(
+    curves: dict[str, tuple[Sequence[float], Sequence[float]]], now: tuple[float, float]
+) -> Figure:
     """Predicted error against average bits.
 
     Args:
@@ -32,7 +34,11 @@ def frontier_figure(curves: dict[str, tuple[Sequence[float], Sequence[float]]], 
             "name": name,
             "x": [float(bits) for bits in x],
             "y": [float(error) for error in y],
-            "line": {"color": LINES.get(name, LINES["optimal"])[0], "dash": LINES.get(name, LINES["optimal"])[1], "width": 2},
+            "line": {
+                "color": LINES.get(name, LINES["optimal"])[0],
+                "dash": LINES.get(name, LINES["optimal"])[1],
+                "width": 2,
+            },
             "marker": {"size": 6, "symbol": LINES.get(name, LINES["optimal"])[2]},
             "hovertemplate": f"{name}: %{{x:.2f}} bits, error %{{y:.3g}}<extra></extra>",
         }
@@ -73,7 +79,11 @@ def layer_error_figure(layers: Sequence[str], errors: np.ndarray, uniform: np.nd
         traces.append(_dots(rows, uniform, names, "uniform", "var(--mpq-text-soft)", "line-ns-open"))
     traces.insert(0, _dots(rows, errors, names, "this allocation", "var(--mpq-accent)", "circle"))
     layout = {
-        "xaxis": {"title": {"text": "layer, in the order the network runs"}, "showticklabels": False, "showgrid": False},
+        "xaxis": {
+            "title": {"text": "layer, in the order the network runs"},
+            "showticklabels": False,
+            "showgrid": False,
+        },
         "yaxis": {"title": {"text": "predicted error"}, "type": "log", "exponentformat": "power"},
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.12, "font": {"size": 11}},
@@ -108,7 +118,10 @@ def search_figure(layer: str | None, curve: Sequence[float] | None) -> Figure:
     span = (high - low) or (high or 1.0) * 0.1
     layout = {
         "xaxis": {"title": {"text": "groups moved up, and as many down (g)"}, "dtick": 1, "showgrid": False},
-        "yaxis": {"title": {"text": "error of the layer's output"}, "range": [max(0.0, low - span), high + span * 0.3]},
+        "yaxis": {
+            "title": {"text": "error of the layer's output"},
+            "range": [max(0.0, low - span), high + span * 0.3],
+        },
         "margin": {"l": 66, "t": 34},
         "annotations": [] if values else [_note("Select a layer on the map, with the policy “kurtosis”.")],
         "title": {"text": short(layer) if layer else "", "font": {"size": 12}, "x": 0.02, "y": 0.98},
@@ -116,7 +129,9 @@ def search_figure(layer: str | None, curve: Sequence[float] | None) -> Figure:
     return {"data": [bars], "layout": layout, "meta": {"height": 300, "view": f"search-{layer}"}}
 
 
-def _dots(rows: list[int], values: np.ndarray, names: list[str], name: str, colour: str, symbol: str) -> Figure:
+def _dots(
+    rows: list[int], values: np.ndarray, names: list[str], name: str, colour: str, symbol: str
+) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ MAX_COLUMNS = 512
 ROW_HEIGHT, MIN_HEIGHT, MAX_HEIGHT = 10, 300, 620
 MAP_SHARE = 0.86  # share of the width taken by the map; the rest shows one number a layer
 HEAT = [
-    [0.0, "#171a3a"], [0.25, "#4b2a74"], [0.5, "#a63d72"], [0.75, "#ec7a52"], [1.0, "#fbe08a"],
-]  # fmt: skip
+    [0.0, "#171a3a"],
+    [0.25, "#4b2a74"],
+    [0.5, "#a63d72"],
+    [0.75, "#ec7a52"],
+    [1.0, "#fbe08a"],
+]
 
 Figure = dict[str, Any]
 
@@ -109,7 +114,7 @@ def value_map(
     """
     sizes = np.diff(layer_start)
     if sort:
-        values = np.concatenate([-np.sort(-values[a:b]) for a, b in zip(layer_start[:-1], layer_start[1:], strict=True)])
+        values = np.concatenate([-np.sort(-values[a:b]) for a, b in pairwise(layer_start)])
     matrix, pool = grid(values, layer_start)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -127,12 +132,19 @@ def value_map(
         "colorscale": HEAT,
         "hoverongaps": False,
         "showscale": True,
-        "colorbar": {"thickness": 10, "len": 0.7, "x": 1.01, "xpad": 0, "outlinewidth": 0,
-                     "title": {"text": name, "side": "right", "font": {"size": 11}}, **ticks},
+        "colorbar": {
+            "thickness": 10,
+            "len": 0.7,
+            "x": 1.01,
+            "xpad": 0,
+            "outlinewidth": 0,
+            "title": {"text": name, "side": "right", "font": {"size": 11}},
+            **ticks,
+        },
         "hovertemplate": f"{axis} %{{x}}<br>{name}: <b>%{{customdata:.4g}}</b><extra>%{{y}}</extra>",
         "customdata": pack(matrix),
-    }  # fmt: skip
-    peaks = np.array([_peak(values[a:b]) for a, b in zip(layer_start[:-1], layer_start[1:], strict=True)])
+    }
+    peaks = np.array([_peak(values[a:b]) for a, b in pairwise(layer_start)])
     figure = _figure(layers, sizes, cells, pool, peaks, side_name, None, "%{x:.4g}", axis=axis)
     figure["layout"]["margin"] = {"r": 64}
     if logarithmic:
@@ -148,8 +160,11 @@ def _peak(values: np.ndarray) -> float:
 def _steps(colours: Sequence[str]) -> list[list[Any]]:
     """A colour scale without transitions: one colour for each of len(colours) equal steps."""
     count = len(colours)
-    return [[edge / count, colours[min(edge - shift, count - 1)]]
-            for edge in range(count + 1) for shift in ((1, 0) if 0 < edge < count else (0 if edge == 0 else 1,))]  # fmt: skip
+    return [
+        [edge / count, colours[min(edge - shift, count - 1)]]
+        for edge in range(count + 1)
+        for shift in ((1, 0) if 0 < edge < count else (0 if edge == 0 else 1,))
+    ]
 
 
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
@@ -177,10 +192,17 @@ def _figure(
     runs = spans(layers)
     centres = [(first + last) / 2 for _, first, last in runs]
     lines = [
-        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": last + 0.5, "y1": last + 0.5,
-         "line": {"color": "var(--mpq-page)", "width": 2}}
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": last + 0.5,
+            "y1": last + 0.5,
+            "line": {"color": "var(--mpq-page)", "width": 2},
+        }
         for _, _, last in runs[:-1]
-    ]  # fmt: skip
+    ]
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -194,18 +216,44 @@ def _figure(
     title = axis if pool == 1 else f"{axis} (each column is the highest of {pool})"
     height = int(np.clip(len(layers) * ROW_HEIGHT + 90, MIN_HEIGHT, MAX_HEIGHT))
     layout = {
-        "xaxis": {"title": {"text": title, "standoff": 6}, "domain": [0, MAP_SHARE], "showgrid": False, "zeroline": False},
-        "yaxis": {"autorange": "reversed", "tickvals": centres, "ticktext": [run[0] for run in runs],
-                  "showgrid": False, "zeroline": False, "ticks": ""},
-        "xaxis2": {"domain": [MAP_SHARE + 0.02, 1], "anchor": "y", "title": {"text": side_name, "standoff": 6},
-                   "showgrid": False, "zeroline": False, "nticks": 3, "fixedrange": True,
-                   **({"range": side_range} if side_range else {})},
+        "xaxis": {
+            "title": {"text": title, "standoff": 6},
+            "domain": [0, MAP_SHARE],
+            "showgrid": False,
+            "zeroline": False,
+        },
+        "yaxis": {
+            "autorange": "reversed",
+            "tickvals": centres,
+            "ticktext": [run[0] for run in runs],
+            "showgrid": False,
+            "zeroline": False,
+            "ticks": "",
+        },
+        "xaxis2": {
+            "domain": [MAP_SHARE + 0.02, 1],
+            "anchor": "y",
+            "title": {"text": side_name, "standoff": 6},
+            "showgrid": False,
+            "zeroline": False,
+            "nticks": 3,
+            "fixedrange": True,
+            **({"range": side_range} if side_range else {}),
+        },
         "shapes": lines,
         "bargap": 0.25,
         "hovermode": "closest",
-    }  # fmt: skip
+    }
     if "cells" in cells:
         cells = {**cells, "hovertemplate": f"{axis} %{{x}}: <b>%{{z}} bits</b><extra>%{{y}}</extra>"}
-    meta = {"rows": list(layers), "names": names, "sizes": [int(size) for size in sizes], "pool": pool,
-            "span": MAP_SHARE, "height": height, "view": "map", "digits": digits}  # fmt: skip
+    meta = {
+        "rows": list(layers),
+        "names": names,
+        "sizes": [int(size) for size in sizes],
+        "pool": pool,
+        "span": MAP_SHARE,
+        "height": height,
+        "view": "map",
+        "digits": digits,
+    }
     return {"data": [cells, bars], "layout": layout, "meta": meta}

@@ -31,7 +31,8 @@ def shares(share_by_bits: dict[int, float]) -> str:
     """A bar divided by bit-width, the digit written into each part, and a key with percentages."""
     used = {bits: share for bits, share in sorted(share_by_bits.items()) if share > 0}
     parts = "".join(
-        f'<span class="bits-{bits}" style="flex:{max(share, 0.004):.4f}" title="{bits} bits: {share:.1%} of the weights">'
+        f'<span class="bits-{bits}" style="flex:{max(share, 0.004):.4f}" '
+        f'title="{bits} bits: {share:.1%} of the weights">'
         f"{bits if share > 0.03 else ''}</span>"
         for bits, share in used.items()
     )
@@ -63,7 +64,8 @@ def progress(done: int, total: int, message: str, seconds: float) -> str:
     share = min(1.0, done / total) if total else 0.0
     return (
         f'<div class="mpq-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share * 100:.0f}" aria-label="{escape(message)}"><i style="width:{share * 100:.1f}%"></i></div>'
+        f'aria-valuenow="{share * 100:.0f}" aria-label="{escape(message)}">'
+        f'<i style="width:{share * 100:.1f}%"></i></div>'
         f'<p class="mpq-hint">{escape(message)} · {done} of {total} · {seconds:.0f} s</p>'
     )
 

@@ -12,7 +12,12 @@ _GROUPS = (
     (re.compile(r"up_blocks\.(\d+)"), "up {}"),
     (re.compile(r"transformer_blocks\.(\d+)"), "block {}"),
 )
-_WORDS = (("resnets.", "res "), ("attentions.", "attn "), ("downsamplers.0.", "down "), ("upsamplers.0.", "up "))
+_WORDS = (
+    ("resnets.", "res "),
+    ("attentions.", "attn "),
+    ("downsamplers.0.", "down "),
+    ("upsamplers.0.", "up "),
+)
 
 
 def group(layer: str) -> str:

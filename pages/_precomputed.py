@@ -1,26 +1,30 @@
 """Results that ship with a bundled model, read so that the first page needs neither the model nor torch.
 
 assets/data/<model>/
-    model.json              title, description, class_names, layers: [LayerSpec as a dictionary, network order]
+    model.json              title, description, class_names, parameters, sampler (SamplerSettings), layers: list of
+                            LayerSpec, all as dictionaries; layers in network order, exempt ones included
     error_table_a<2..8>.npz error_table_none.npz    ErrorTable.save, one for each number of activation bits
-    outliers.npz            OutlierStats.save
+    outliers.npz            OutlierMap.save: OutlierMap.from_stats(outlier_stats(...), quantizable names)
     calibration.safetensors Calibration.save; optional: without it a comparison calibrates first
-    samples/samples.json    {"tile": 64, "seeds": [], "labels": [], "timesteps": [], "reference": {...}, "variants": [...]}
-                            each of them {"key", "title", "file", "steps", "figures": {name: text}}; `file` is a PNG with
-                            one row a sample and one tile for every recorded step, then the finished picture
+    samples/samples.json    {"tile": 64, "seeds": [], "labels": [], "timesteps": [], "reference": {}, "variants": []};
+                            reference and variants are {"key", "title", "file", "figures": {name: text}}; `file`
+                            is a PNG: a row for each sample, a tile for each timestep, then the finished picture
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mpqdm_core.errors import LoadError
 from pages._text import ASSETS
 
-DATA = ASSETS / "data"
+DATA = Path(os.environ.get("MPQDM_DATA", ASSETS / "data"))  # another folder in tests
 DEFAULT_MODEL = "sprites-ldm"
 
 
@@ -43,7 +47,11 @@ class LayerRow:
     @classmethod
     def read(cls, source: Any) -> LayerRow:
         """From a dictionary of model.json or from a LayerSpec."""
-        get = source.get if isinstance(source, dict) else lambda name, default=None: getattr(source, name, default)
+        get = (
+            source.get
+            if isinstance(source, dict)
+            else lambda name, default=None: getattr(source, name, default)
+        )
         values = {item.name: get(item.name) for item in fields(cls)}
         values["kernel"] = tuple(values["kernel"] or ())
         return cls(**{name: value for name, value in values.items() if value is not None})
@@ -82,10 +90,10 @@ class Precomputed:
 
     def outliers(self) -> Any | None:
         """The outlier statistics, or None when they were not shipped."""
-        from mpqdm_core.outliers import OutlierStats
+        from mpqdm_core.outlier_map import OutlierMap
 
         file = self.folder / "outliers.npz"
-        return OutlierStats.load(file) if file.is_file() else None
+        return OutlierMap.load(file) if file.is_file() else None
 
     def samples(self) -> dict[str, Any] | None:
         """The contents of samples.json, or None when no pictures were shipped."""
@@ -101,6 +109,24 @@ class Precomputed:
 
     def _table_file(self, activation_bits: int | None) -> Path:
         return self.folder / f"error_table_{'none' if activation_bits is None else f'a{activation_bits}'}.npz"
+
+
+def read_weight(model: str, layer: str, models: Path = ASSETS / "models") -> np.ndarray:
+    """A weight of a bundled model straight from its file, without building the model.
+
+    Raises:
+        LoadError: the model's files are not there, or it has no such layer.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = models / model / "unet" / "diffusion_pytorch_model.safetensors"
+    try:
+        with safe_open(file, framework="numpy") as archive:
+            return np.asarray(archive.get_tensor(f"{layer}.weight"), dtype=np.float32)
+    except (OSError, SafetensorError) as err:
+        raise LoadError(
+            f"the weight of {layer} cannot be read from {model}: {err}; load the model first"
+        ) from err
 
 
 def _json(file: Path) -> dict[str, Any]:

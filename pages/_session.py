@@ -19,7 +19,7 @@ def workspace(key: str | None) -> Workspace:
 
 
 def open_bundled(name: str) -> Workspace:
-    """The workspace of a bundled model, from its shipped results alone: neither weights nor torch are touched.
+    """The workspace of a bundled model, from its shipped results alone, without weights or torch.
 
     Raises:
         LoadError: no results were shipped for this name.
@@ -39,5 +39,7 @@ def _from_files(name: str) -> Workspace:
         description=str(card.get("description", "")),
         layers=tuple(LayerRow.read(layer) for layer in card.get("layers", ())),
         class_names=tuple(card.get("class_names", ())),
+        parameters=int(card.get("parameters", 0)),
+        sampler=dict(card.get("sampler", {})),
         precomputed=shipped,
     )

@@ -2,25 +2,74 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pages._html import Card
+from pages._precomputed import LayerRow
 from pages._workspace import Workspace
 
 MIB = 2.0**20
+DEFAULT_STEPS = 20
 
 
-def size_cards(work: Workspace, plan: Any) -> list[Card]:
-    """Cards about bits and size of a plan; fewer where the layers of the model are not known."""
-    report = bit_report(work, plan)
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the account of bits needs of a model that is not loaded."""
+
+    layers: tuple[LayerRow, ...]
+    parameters: int
+
+    @cached_property
+    def quantizable_layers(self) -> tuple[LayerRow, ...]:
+        """The layers that share the budget."""
+        return tuple(layer for layer in self.layers if layer.exempt is None)
+
+    @cached_property
+    def exempt_layers(self) -> tuple[LayerRow, ...]:
+        """The others."""
+        return tuple(layer for layer in self.layers if layer.exempt is not None)
+
+
+def size_cards(work: Workspace, plan: Any, table: Any, activation_bits: int | None) -> list[Card]:
+    """Cards about bits and size of a plan; none while the facts are not known."""
+    report = bit_report(work, plan, table, activation_bits)
     if report is None:
         return []
     return [
-        Card(name="Effective bits", value=f"{report.effective:.2f}", note="scales, zero points and exempt layers counted"),
-        Card(name="Estimated size", value=f"{report.bytes_on_disk / MIB:.2f} MiB", note=f"float32: {report.bytes_full / MIB:.2f} MiB"),
-    ]  # fmt: skip
+        Card(
+            name="Effective weight bits",
+            value=f"{report.effective_bits:.2f}",
+            note="with scales, zero points, maps and pre-scaling",
+        ),
+        Card(
+            name="Estimated file",
+            value=f"{report.bytes_estimate / MIB:.2f} MiB",
+            note=f"float32: {report.bytes_full_precision / MIB:.2f} MiB; {report.model_bits:.2f} bits a parameter",
+        ),
+        Card(
+            name="Exempt from the budget",
+            value=f"{report.exempt_parameter_share:.1%}",
+            note=f"of the parameters, {report.exempt_mac_share:.1%} of the MACs; listed on Model",
+        ),
+    ]
 
 
-def bit_report(work: Workspace, plan: Any) -> Any | None:
+def bit_report(work: Workspace, plan: Any, table: Any, activation_bits: int | None) -> Any | None:
     """Bit accounting of `plan`, or None while it cannot be told."""
-    return None
+    if "torch" not in sys.modules or not work.layers or not work.parameters:
+        return None  # the account's module imports torch: the first page does not wait for that
+    from mpqdm_core.bit_report import report_bits
+
+    facts: Any = ModelFacts(layers=work.layers, parameters=work.parameters)
+    return report_bits(
+        facts,
+        plan,
+        activation_bits=activation_bits,
+        exempt_bits=table.settings.get("exempt_bits", 8),
+        prescaled=table.settings.get("prescale_alpha", 0.5) is not None,
+        timesteps=int(work.sampler.get("num_inference_steps", DEFAULT_STEPS)),
+        zero_points_stored=table.settings.get("grid", "mid-rise") != "mid-rise",
+    )

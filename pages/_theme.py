@@ -12,13 +12,33 @@ from pages._text import ASSETS
 
 SCRIPTS = ("core", "plot", "header", "channel", "compare")
 TEAL = gr.themes.Color(
-    "#eff7f8", "#e1eff1", "#bfdfe4", "#93c8d0", "#5cb8c8", "#2c8ea0",
-    "#17697a", "#155866", "#134a56", "#103d47", "#0a2830", name="teal",
-)  # fmt: skip
+    "#eff7f8",
+    "#e1eff1",
+    "#bfdfe4",
+    "#93c8d0",
+    "#5cb8c8",
+    "#2c8ea0",
+    "#17697a",
+    "#155866",
+    "#134a56",
+    "#103d47",
+    "#0a2830",
+    name="teal",
+)
 STONE = gr.themes.Color(
-    "#fbfaf7", "#f6f5f1", "#e9e6de", "#d5d1c6", "#a5b1bd", "#7d8894",
-    "#55606e", "#3d4854", "#1f2832", "#1a212a", "#12171d", name="stone",
-)  # fmt: skip
+    "#fbfaf7",
+    "#f6f5f1",
+    "#e9e6de",
+    "#d5d1c6",
+    "#a5b1bd",
+    "#7d8894",
+    "#55606e",
+    "#3d4854",
+    "#1f2832",
+    "#1a212a",
+    "#12171d",
+    name="stone",
+)
 
 
 def plotly_script() -> Path:
@@ -85,7 +105,7 @@ def theme() -> gr.themes.Base:
 
 
 def launch_settings() -> dict[str, Any]:
-    """Keyword arguments of `launch`: no history in the browser, no monitoring page, only assets/ is served."""
+    """Keyword arguments of `launch`: no history in the browser, no monitoring, only assets are served."""
     return {
         "theme": theme(),
         "css_paths": [ASSETS / "css" / "explorer.css"],

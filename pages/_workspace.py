@@ -8,7 +8,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pages._precomputed import LayerRow, Precomputed
+import numpy as np
+
+from pages._precomputed import LayerRow, Precomputed, read_weight
 
 Value = TypeVar("Value")
 MAX_MODELS = 4
@@ -70,6 +72,8 @@ class Workspace:
     description: str = ""
     layers: tuple[LayerRow, ...] = ()
     class_names: tuple[str, ...] = ()
+    parameters: int = 0
+    sampler: dict[str, Any] = field(default_factory=dict)
     precomputed: Precomputed | None = None
     denoiser: Any = None
     calibration: Any = None
@@ -93,6 +97,27 @@ class Workspace:
                 self.outliers = self.precomputed.outliers()
             return self.outliers
 
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers that share the bit budget, network order; empty before anything was measured."""
+        table = self.table(next(iter(self.measured_bits()), None))
+        return () if table is None else table.layer_names
+
+    def weight(self, layer: str) -> np.ndarray:
+        """The weight of a layer, (C_out, ...), from the loaded model or from the shipped file.
+
+        Raises:
+            LoadError: there is neither, or no such layer.
+        """
+        if self.denoiser is not None:
+            module = self.denoiser.network.get_submodule(layer)
+            return module.get_parameter("weight").detach().float().cpu().numpy()
+        return read_weight(self.source, layer)
+
+    def prescale(self, layer: str) -> np.ndarray | None:
+        """(I,) factors of the pre-scaling of a layer's inputs, or None if there are none."""
+        stats = self.outlier_stats()
+        return stats.layer_prescale(layer) if stats is not None and layer in stats.layer_names else None
+
     def measured_bits(self) -> tuple[int | None, ...]:
         """Activation bits with an error table, None last."""
         known = set(self.tables) | set(self.precomputed.table_bits() if self.precomputed else ())
@@ -101,4 +126,5 @@ class Workspace:
 
 WORKSPACES: Recent[Workspace] = Recent(MAX_MODELS)
 ALLOCATIONS: Recent[Any] = Recent(256)
+SOLVED: Recent[Any] = Recent(64)
 COMPARISONS: Recent[Any] = Recent(MAX_RESULTS)

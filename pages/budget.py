@@ -10,11 +10,12 @@ import gradio as gr
 from mpqdm_core.errors import MpqdmError
 from pages import _budget_show as show
 from pages import _budget_solve as solving
-from pages._bridge import view
+from pages._bridge import dumps, view
 from pages._budget_overrides import Overrides
-from pages._context import LIVE, QUIET, Context, as_sentences
+from pages._context import LIVE, QUIET, Context, as_sentences, selected
+from pages._session import workspace
 from pages._text import text
-from pages._workspace import ALLOCATIONS
+from pages._workspace import SOLVED
 
 POLICIES = (
     ("optimal · best possible by the table", "optimal"),
@@ -55,12 +56,28 @@ class Budget:
     @property
     def controls(self) -> list[Any]:
         """Inputs of the allocation, in the order of `read_choice`."""
-        return [self.weight_bits, self.activation_bits, self.activations_full, self.allowed, self.policy,
-                self.weighting, self.scope]  # fmt: skip
+        return [
+            self.weight_bits,
+            self.activation_bits,
+            self.activations_full,
+            self.allowed,
+            self.policy,
+            self.weighting,
+            self.scope,
+        ]
 
     def outputs(self, ctx: Context) -> list[Any]:
         """What a new allocation changes, in the order of `_budget_show.everything`."""
-        return [self.notice, self.summary, self.bits_map, self.frontier, self.by_layer, self.search, ctx.plan, ctx.header]
+        return [
+            self.notice,
+            self.summary,
+            self.bits_map,
+            self.frontier,
+            self.by_layer,
+            self.search,
+            ctx.plan,
+            ctx.header,
+        ]
 
 
 def build(ctx: Context) -> Budget:
@@ -68,21 +85,51 @@ def build(ctx: Context) -> Budget:
     gr.Markdown(text("budget"), elem_classes=["mpq-lead"])
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
-            weight_bits = gr.Slider(1, 8, value=4, step=0.05, label="Average weight bits", elem_id="weight-bits",
-                                    info="What every weight may cost on average. Drag it and watch the map.")  # fmt: skip
-            activation_bits = gr.Slider(2, 8, value=8, step=1, precision=0, label="Activation bits", elem_id="activation-bits",
-                                        info="Bits of the numbers that flow between layers.")  # fmt: skip
-            activations_full = gr.Checkbox(False, label="Leave activations in full precision", elem_id="activations-full")
-            policy = gr.Dropdown(list(POLICIES), value="optimal", label="Policy", elem_id="policy",
-                                 info="Who decides which channel gets more.")  # fmt: skip
-            weighting = gr.Radio(list(WEIGHTINGS), value="sensitivity", label="An error counts by its", elem_id="weighting")
+            weight_bits = gr.Slider(
+                1,
+                8,
+                value=4,
+                step=0.05,
+                label="Average weight bits",
+                elem_id="weight-bits",
+                info="What every weight may cost on average. Drag it and watch the map.",
+            )
+            activation_bits = gr.Slider(
+                2,
+                8,
+                value=8,
+                step=1,
+                precision=0,
+                label="Activation bits",
+                elem_id="activation-bits",
+                info="Bits of the numbers that flow between layers.",
+            )
+            activations_full = gr.Checkbox(
+                False, label="Leave activations in full precision", elem_id="activations-full"
+            )
+            policy = gr.Dropdown(
+                list(POLICIES),
+                value="optimal",
+                label="Policy",
+                elem_id="policy",
+                info="Who decides which channel gets more.",
+            )
+            weighting = gr.Radio(
+                list(WEIGHTINGS), value="sensitivity", label="An error counts by its", elem_id="weighting"
+            )
             scope = gr.Radio(list(SCOPES), value="model", label="The average holds for", elem_id="scope")
-            allowed = gr.CheckboxGroup(ALLOWED, value=[bits for _, bits in ALLOWED], label="Allowed bit-widths", elem_id="allowed")
+            allowed = gr.CheckboxGroup(
+                ALLOWED, value=[bits for _, bits in ALLOWED], label="Allowed bit-widths", elem_id="allowed"
+            )
         with gr.Column(scale=8, min_width=320):
             notice = gr.HTML(elem_id="budget-notice")
             summary = gr.HTML(elem_id="budget-summary")
-            bits_map = view("plot", label="Bits of every channel: one row a layer, one column a channel. Arrow keys move the selection.",
-                            elem_id="bits-map", fig="")  # fmt: skip
+            bits_map = view(
+                "plot",
+                label="Bits of every channel: a row for each layer. Arrow keys move the selection.",
+                elem_id="bits-map",
+                fig="",
+            )
             gr.Markdown(text("budget_map"), elem_classes=["mpq-note"])
             to_compare = gr.Button("Compare the pictures →", variant="primary", elem_id="to-compare")
     with gr.Row(equal_height=False):
@@ -94,38 +141,83 @@ def build(ctx: Context) -> Budget:
             by_layer = view("plot", label="Predicted error of every layer", elem_id="by-layer", fig="")
         with gr.Column(min_width=300):
             gr.Markdown("The paper's search in the selected layer", elem_classes=["mpq-title"])
-            search = view("plot", label="Error of the layer's output for each number of groups", elem_id="search-curve", fig="")
+            search = view(
+                "plot",
+                label="Error of the layer's output for each number of groups",
+                elem_id="search-curve",
+                fig="",
+            )
     overrides = Overrides.build()
     with gr.Accordion("Take the plan with you", open=False):
         write = gr.Button("Write the plan as JSON", elem_id="write-plan")
-        plan_text = gr.Code(language="json", label="One digit a channel", max_lines=8, interactive=False, elem_id="plan-text")
+        plan_text = gr.Code(
+            language="json", label="One digit a channel", max_lines=8, interactive=False, elem_id="plan-text"
+        )
         download = gr.DownloadButton("Download plan.json", interactive=False)
     gr.Markdown(text("budget_help"), elem_classes=["mpq-note"])
-    ctx.linked |= {"weight_bits": weight_bits, "activation_bits": activation_bits, "activations_full": activations_full,
-                   "allowed_bits": allowed, "policy": policy, "weighting": weighting, "scope": scope}  # fmt: skip
+    ctx.linked |= {
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "activations_full": activations_full,
+        "allowed_bits": allowed,
+        "policy": policy,
+        "weighting": weighting,
+        "scope": scope,
+    }
     return Budget(
-        weight_bits=weight_bits, activation_bits=activation_bits, activations_full=activations_full, allowed=allowed,
-        policy=policy, weighting=weighting, scope=scope, overrides=overrides, notice=notice, summary=summary,
-        bits_map=bits_map, frontier=frontier, by_layer=by_layer, search=search, to_compare=to_compare, write=write,
-        plan_text=plan_text, download=download,
-    )  # fmt: skip
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        activations_full=activations_full,
+        allowed=allowed,
+        policy=policy,
+        weighting=weighting,
+        scope=scope,
+        overrides=overrides,
+        notice=notice,
+        summary=summary,
+        bits_map=bits_map,
+        frontier=frontier,
+        by_layer=by_layer,
+        search=search,
+        to_compare=to_compare,
+        write=write,
+        plan_text=plan_text,
+        download=download,
+    )
 
 
 def wire(ctx: Context, page: Budget) -> None:
     """Connect the events of the tab."""
     everything = [ctx.session, ctx.selection, *page.controls, ctx.locks]
     outputs = page.outputs(ctx)
-    sliders = [page.weight_bits.input, page.activation_bits.input, page.activations_full.input, page.allowed.input]
-    gr.on([*sliders, page.policy.input, page.weighting.input, page.scope.input], on_budget, everything, outputs, **LIVE)
+    sliders = [
+        page.weight_bits.input,
+        page.activation_bits.input,
+        page.activations_full.input,
+        page.allowed.input,
+    ]
+    gr.on(
+        [*sliders, page.policy.input, page.weighting.input, page.scope.input],
+        on_budget,
+        everything,
+        outputs,
+        **LIVE,
+    )
     page.overrides.wire(ctx, on_budget, everything, outputs)
-    page.frontier.point(on_frontier, None, page.weight_bits, **LIVE).then(on_budget, everything, outputs, **LIVE)
+    page.bits_map.cell(selected, None, ctx.selection, **LIVE)
+    page.by_layer.point(on_layer, ctx.session, [ctx.selection, ctx.header], **LIVE)
+    page.frontier.point(on_frontier, None, page.weight_bits, **LIVE).then(
+        on_budget, everything, outputs, **LIVE
+    )
     page.write.click(on_write, ctx.plan, [page.plan_text, page.download], api_visibility="private")
     page.to_compare.click(lambda: gr.Tabs(selected="compare"), None, ctx.tabs, **QUIET)
     ctx.on_model.append((on_budget, everything, outputs))
     ctx.on_select.append((on_search, [ctx.plan, ctx.selection], [page.search]))
 
 
-def on_budget(session: str | None, selection: tuple[str | None, int | None], *controls: Any) -> tuple[Any, ...]:
+def on_budget(
+    session: str | None, selection: tuple[str | None, int | None], *controls: Any
+) -> tuple[Any, ...]:
     """Allocate and show; an impossible budget shows why and keeps the rest."""
     try:
         solved = solving.solve(session, solving.read_choice(*controls))
@@ -156,4 +248,9 @@ def on_write(key: tuple[Any, ...] | None) -> tuple[str, Any]:
         return show.plan_text(solved), gr.DownloadButton(value=show.plan_file(solved), interactive=True)
 
 
-SOLVED = ALLOCATIONS
+def on_layer(session: str | None, event: gr.EventData) -> tuple[Any, Any]:
+    """Select the layer of a clicked point; the maps follow."""
+    names = workspace(session).layer_names()
+    row = int((event._data or {}).get("x") or 0)
+    layer = names[min(max(row, 0), len(names) - 1)]
+    return (layer, None), gr.HTML(selected=dumps({"layer": layer, "channel": None}))

@@ -1,15 +1,153 @@
-"""Placeholder while the tab is being built."""
+"""Compare: full precision against the plan and against uniform bits, from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
-from pages._context import Context
+from mpqdm_core.errors import DataError
+from pages import _compare_view as showing
+from pages._bridge import view
+from pages._compare_work import MAX_PICTURES, compare_plans, read_order
+from pages._context import HEAVY, QUIET, Context, as_sentences
+from pages._html import outcome, progress
+from pages._jobs import Step, stream
+from pages._session import workspace
+from pages._text import text
+from pages._work import job
+from pages._workspace import SOLVED
+
+STOPPED = "Stopped. The pictures below are those from before."
 
 
-def build(ctx: Context) -> None:
-    gr.Markdown("compare")
-    for name in {"model": (), "outliers": ("side", "statistic", "step"), "compare": ("seed", "classes")}["compare"]:
-        ctx.linked[name] = gr.State(None)
+@dataclass(kw_only=True)
+class Compare:
+    """Components of the page."""
+
+    classes: gr.Dropdown
+    seed: gr.Number
+    count: gr.Slider
+    draw: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    pair: gr.HTML
+    metrics: gr.HTML
+    steps: gr.HTML
 
 
-def wire(ctx: Context, page: None) -> None:
-    pass
+def build(ctx: Context) -> Compare:
+    """Create the components of the tab."""
+    gr.Markdown(text("compare"), elem_classes=["mpq-lead"])
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=280):
+            classes = gr.Dropdown(
+                [],
+                value=[],
+                multiselect=True,
+                label="Classes",
+                elem_id="classes",
+                info="None chosen: all take turns.",
+            )
+            seed = gr.Number(
+                0,
+                label="First seed",
+                precision=0,
+                minimum=0,
+                elem_id="seed",
+                info="Each picture has its own noise, fixed by its seed.",
+            )
+            count = gr.Slider(
+                1, MAX_PICTURES, value=8, step=1, precision=0, label="Pictures", elem_id="count"
+            )
+            draw = gr.Button("Draw the pictures", variant="primary", elem_id="draw")
+            stop = gr.Button("Stop", variant="stop", elem_id="stop-draw", visible=False)
+            status = gr.HTML(elem_id="compare-status")
+            gr.Markdown(text("compare_note"), elem_classes=["mpq-note"])
+        with gr.Column(scale=8, min_width=320):
+            pair = view("compare", label="Two pictures from the same noise", elem_id="pair", pair="")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=320):
+            gr.Markdown("How far from full precision", elem_classes=["mpq-title"])
+            metrics = gr.HTML(elem_id="metrics")
+        with gr.Column(scale=5, min_width=320):
+            gr.Markdown("Where the error comes in", elem_classes=["mpq-title"])
+            steps = view("plot", label="Signal to error of the latent at every step", elem_id="steps", fig="")
+    ctx.linked |= {"seed": seed, "classes": classes}
+    return Compare(
+        classes=classes,
+        seed=seed,
+        count=count,
+        draw=draw,
+        stop=stop,
+        status=status,
+        pair=pair,
+        metrics=metrics,
+        steps=steps,
+    )
+
+
+def wire(ctx: Context, page: Compare) -> None:
+    """Connect the events of the tab."""
+    shown = [page.status, page.stop, page.pair, page.metrics, page.steps]
+    drawing = page.draw.click(
+        on_draw,
+        [ctx.session, ctx.plan, page.classes, page.seed, page.count],
+        shown,
+        api_visibility="private",
+        show_progress="hidden",
+        **HEAVY,
+    )
+    drawing.failure(lambda: (gr.Button(visible=False), ""), None, [page.stop, page.status], **QUIET)
+    page.stop.click(
+        lambda: (outcome(STOPPED), gr.Button(visible=False)),
+        None,
+        [page.status, page.stop],
+        cancels=[drawing],
+        **QUIET,
+    )
+    ctx.on_model.append((on_model, [ctx.session, page.classes], [page.classes, page.pair, page.metrics]))
+
+
+def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ...]:
+    """Offer the classes of the model, and show the comparison that ships with it."""
+    with as_sentences():
+        work = workspace(session)
+        choices = [(name, index) for index, name in enumerate(work.class_names)]
+        kept = [index for index in chosen or () if index in range(len(choices))]
+        drop = gr.Dropdown(choices=choices, value=kept, interactive=bool(choices))
+        return drop, gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
+
+
+def on_draw(
+    session: str | None, plan: Any, classes: Sequence[Any] | None, seed: Any, count: Any
+) -> Iterator[tuple[Any, ...]]:
+    """Draw and compare, with progress."""
+    with as_sentences():
+        solved = SOLVED.get(tuple(plan)) if plan else None
+        if solved is None:
+            raise DataError("there is no plan yet: choose one on Bit budget")
+        order = read_order(workspace(session), classes, seed, count)
+        for event in stream(job(compare_plans, solved, order)):
+            if isinstance(event, Step):
+                words = progress(event.done, event.total, event.message, event.seconds)
+                yield words, gr.Button(visible=True), gr.skip(), gr.skip(), gr.skip()
+            else:
+                yield finished(event)
+
+
+def finished(event: Any) -> tuple[Any, ...]:
+    """Everything the page shows of a finished comparison."""
+    found = event.value
+    words = outcome(
+        f"Drawn and compared in {event.seconds:.1f} s, on this server's CPU, simulated quantization."
+    )
+    return (
+        words,
+        gr.Button(visible=False),
+        gr.HTML(pair=showing.pair(found)),
+        showing.metrics(found),
+        gr.HTML(fig=showing.by_step(found)),
+    )

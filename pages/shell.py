@@ -1,4 +1,4 @@
-"""The frame around the tabs: header, shared state, the link in the address bar, and what happens when a page opens."""
+"""The frame around the tabs: header, shared state, the link, and what happens when a page opens."""
 
 from __future__ import annotations
 
@@ -16,27 +16,44 @@ from pages._context import LIVE, QUIET, Context
 from pages._precomputed import DEFAULT_MODEL, Precomputed
 from pages._session import workspace
 
-TABS = (("Model", "model", model), ("Outliers", "outliers", outliers), ("Bit budget", "budget", budget), ("Compare", "compare", compare))
-WIDGETS = ("weight_bits", "activation_bits", "activations_full", "allowed_bits", "policy", "weighting", "scope", "side",
-           "statistic", "step", "seed", "classes")  # fmt: skip
+TABS = (
+    ("Model", "model", model),
+    ("Outliers", "outliers", outliers),
+    ("Bit budget", "budget", budget),
+    ("Compare", "compare", compare),
+)
+WIDGETS = (
+    "weight_bits",
+    "activation_bits",
+    "activations_full",
+    "allowed_bits",
+    "policy",
+    "weighting",
+    "scope",
+    "side",
+    "statistic",
+    "step",
+    "seed",
+    "classes",
+)
 
 
 def build() -> Context:
     """Create header and tabs inside the open Blocks and connect everything."""
     serve_scripts()
-    header = view("header", label="MPQ-DM Explorer", elem_id="header", height=0, chips="", state="", selected="")
-    tab = gr.State("model")
+    header = view(
+        "header", label="MPQ-DM Explorer", elem_id="header", height=0, chips="", state="", selected=""
+    )
+    # States come before the tabs: as children of gr.Tabs they would be counted as tabs.
+    tab, session, selection = gr.State("model"), gr.State(DEFAULT_MODEL), gr.State((None, None))
+    locks, plan, made = gr.State({}), gr.State(None), []
     with gr.Tabs(selected="model", overflow_behavior="wrap", elem_id="tabs") as tabs:
-        ctx = Context(
-            header=header, tabs=tabs, session=gr.State(DEFAULT_MODEL), selection=gr.State((None, None)),
-            locks=gr.State({}), plan=gr.State(None),
-        )  # fmt: skip
-        made = []
+        ctx = Context(header=header, tabs=tabs, session=session, selection=selection, locks=locks, plan=plan)
         for label, name, page in TABS:
             with gr.Tab(label, id=name, elem_id=f"tab-{name}") as opened:
                 made.append((page, page.build(ctx)))
             opened.select(lambda name=name: name, None, tab, **QUIET)
-    for page, parts in made:
+    for page, parts in reversed(made):  # the Model page last: it repeats what the others asked for
         page.wire(ctx, parts)
     connect(ctx, tab)
     return ctx
@@ -46,10 +63,11 @@ def connect(ctx: Context, tab: gr.State) -> None:
     """Opening a page, selecting a channel, and the address bar."""
     widgets = [ctx.linked[name] for name in WIDGETS]
     block = gr.context.Context.root_block
-    start = block.load(on_open, None, [ctx.tabs, tab, ctx.session, ctx.selection, ctx.locks, ctx.header, *widgets], **LIVE)
+    start = block.load(
+        on_open, None, [ctx.tabs, tab, ctx.session, ctx.selection, ctx.locks, ctx.header, *widgets], **LIVE
+    )
     for handler, inputs, outputs in ctx.on_model:
         start.then(handler, inputs, outputs, **LIVE)
-        ctx.session.change(handler, inputs, outputs, **LIVE)
     for handler, inputs, outputs in ctx.on_select:
         ctx.selection.change(handler, inputs, outputs, **LIVE)
     written = [tab, ctx.session, ctx.selection, ctx.locks, *widgets]
@@ -63,28 +81,43 @@ def on_open(request: gr.Request) -> tuple[Any, ...]:
     key = state.model if Precomputed.find(state.model) else DEFAULT_MODEL
     chosen = {"layer": state.layer, "channel": state.channel}
     return (
-        gr.Tabs(selected=state.tab), state.tab, key, (state.layer, state.channel), dict(state.locked),
-        gr.HTML(selected=dumps(chosen), chips=_chips(key)), *_widget_values(state),
-    )  # fmt: skip
+        gr.Tabs(selected=state.tab),
+        state.tab,
+        key,
+        (state.layer, state.channel),
+        dict(state.locked),
+        gr.HTML(selected=dumps(chosen), chips=_chips(key)),
+        *_widget_values(state),
+    )
 
 
-def write_link(tab: str, session: str, selection: tuple[str | None, int | None], locks: Mapping[str, int], *values: Any) -> gr.HTML:
+def write_link(
+    tab: str, session: str, selection: tuple[str | None, int | None], locks: Mapping[str, int], *values: Any
+) -> gr.HTML:
     """Put the state of the page into the address bar."""
     named = dict(zip(WIDGETS, values, strict=True))
     full = named.pop("activations_full")
     known = {name: value for name, value in named.items() if value is not None}
     known["activation_bits"] = None if full else int(known.get("activation_bits", 8))
-    known["allowed_bits"] = tuple(sorted(int(bits) for bits in known.get("allowed_bits", ()))) or permalink.ALL_BITS
+    known["allowed_bits"] = (
+        tuple(sorted(int(bits) for bits in known.get("allowed_bits", ()))) or permalink.ALL_BITS
+    )
     known["classes"] = tuple(int(label) for label in known.get("classes", ()))
     model_name = session if Precomputed.find(session) else DEFAULT_MODEL
-    state = PageState(tab=tab, model=model_name, layer=selection[0], channel=selection[1], locked=dict(locks), **known)
+    state = PageState(
+        tab=tab, model=model_name, layer=selection[0], channel=selection[1], locked=dict(locks), **known
+    )
     return gr.HTML(state=dumps({"query": permalink.encode(state)}))
 
 
 def _widget_values(state: PageState) -> list[Any]:
     bits = 8 if state.activation_bits is None else state.activation_bits
-    special = {"activation_bits": bits, "activations_full": state.activation_bits is None,
-               "allowed_bits": list(state.allowed_bits), "classes": list(state.classes)}  # fmt: skip
+    special = {
+        "activation_bits": bits,
+        "activations_full": state.activation_bits is None,
+        "allowed_bits": list(state.allowed_bits),
+        "classes": list(state.classes),
+    }
     return [special.get(name, getattr(state, name, None)) for name in WIDGETS]
 
 

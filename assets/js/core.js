@@ -3,7 +3,6 @@
   const page = (window.mpqdm = window.mpqdm || {});
   page.kinds = page.kinds || {};
   page.selection = page.selection || { layer: null, channel: null };
-  page.channelOf = page.channelOf || {};
   page.bus = page.bus || new EventTarget();
 
   page.mount = (view) => {

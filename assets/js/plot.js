@@ -41,7 +41,7 @@
     const chart = page.node("div", { class: "mpq-chart" });
     const status = page.node("div", { class: "mpq-sr", "aria-live": "polite" });
     root.append(chart, status);
-    let figure = null, drawn = false;
+    let figure = null, drawn = false, busy = false, again = false;
 
     const rows = () => (figure && figure.meta && figure.meta.rows) || null;
 
@@ -59,17 +59,25 @@
       return shapes;
     }
 
-    function draw() {
-      figure = page.payload(props.fig);
-      if (!figure || !plotly()) { root.classList.add("is-empty"); return; }
+    // One drawing at a time: plotly finishes later, and two at once leave half of the first behind.
+    async function draw() {
+      if (busy) { again = true; return; }
+      busy = true;
+      try { do { again = false; await drawOnce(); } while (again); } finally { busy = false; }
+    }
+
+    async function drawOnce() {
+      const next = page.payload(props.fig);
+      if (!next || !plotly()) { root.classList.add("is-empty"); return; }
       root.classList.remove("is-empty");
+      figure = next;
       const width = root.clientWidth || 800;
       chart.style.height = `${(figure.meta && figure.meta.height) || props.height || 420}px`;
       const themed = page.themed(figure);
       const layout = merge(merge(baseLayout(width), themed.layout), { uirevision: (figure.meta && figure.meta.view) || "keep" });
       if (width < NARROW && rows()) layout.yaxis = { ...layout.yaxis, ...(figure.meta.narrow_yaxis || {}) };
       layout.shapes = [...(layout.shapes || []), ...selectionShapes()];
-      plotly().react(chart, themed.data.map(unpack), layout,
+      await plotly().react(chart, themed.data.map(unpack), layout,
         { responsive: true, displaylogo: false, scrollZoom: false,
           modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"] });
       if (!drawn) { drawn = true; listen(); }
@@ -90,10 +98,9 @@
     function pick(row, column) {
       const pool = figure.meta.pool || 1, layer = rows()[row];
       const size = figure.meta.sizes ? figure.meta.sizes[row] : Infinity;
-      const channel = Math.max(0, Math.min(Math.round(column) * pool, size - 1));
-      page.channelOf[layer] = channel;
+      const channel = figure.meta.layer_only ? null : Math.max(0, Math.min(Math.round(column) * pool, size - 1));
       page.select(layer, channel);
-      status.textContent = `${layer}, channel ${channel}`;
+      status.textContent = channel === null ? layer : `${layer}, channel ${channel}`;
       trigger("cell", { layer, channel });
     }
 

@@ -1,4 +1,4 @@
-"""A small made-up model as shipped files, for tests of the page; nothing here stands for a real measurement."""
+"""A small made-up model as shipped files, for tests of the page; no real measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import numpy as np
 from mpqdm_core.error_table import ErrorTable
 
 BLOCKS = ("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1")
-PARTS = ("resnets.0.conv1", "resnets.0.conv2", "attentions.0.to_q", "attentions.0.to_out.0", "resnets.1.conv1")
+PARTS = (
+    "resnets.0.conv1",
+    "resnets.0.conv2",
+    "attentions.0.to_q",
+    "attentions.0.to_out.0",
+    "resnets.1.conv1",
+)
 CHANNELS = {"down_blocks.0": 24, "down_blocks.1": 48, "mid_block": 48, "up_blocks.0": 48, "up_blocks.1": 24}
 NAME = "sprites-ldm"
 
@@ -27,12 +33,14 @@ def error_table(activation_bits: int | None = 8, seed: int = 0) -> ErrorTable:
     channels = int(start[-1])
     energy = rng.lognormal(0.0, 1.0, channels)
     tail = rng.lognormal(0.0, 0.5, channels)
-    floor = 0.0 if activation_bits is None else 4.0 ** -activation_bits
+    floor = 0.0 if activation_bits is None else 4.0**-activation_bits
     error = energy[:, None] * (tail[:, None] * 0.4 * 4.0 ** -(np.arange(8)[None, :]) + floor)
     return ErrorTable(
         layer_names=names,
         layer_start=start,
-        weights_per_channel=np.array([9 * size if "conv" in name else size for name, size in zip(names, sizes, strict=True)]),
+        weights_per_channel=np.array(
+            [9 * size if "conv" in name else size for name, size in zip(names, sizes, strict=True)]
+        ),
         error=error,
         energy=energy,
         kurtosis=3.0 * tail**2,
@@ -50,15 +58,29 @@ def write(folder: Path) -> Path:
     table = error_table()
     layers = [
         {
-            "name": name, "kind": "conv" if "conv" in name else "linear", "out_channels": int(size), "in_channels": int(size),
-            "kernel": [3, 3] if "conv" in name else [], "groups": 1, "weights_per_channel": int(weights),
-            "parameters": int(size * weights + size), "macs": int(size * weights * 64), "exempt": None, "reason": "",
+            "name": name,
+            "kind": "conv" if "conv" in name else "linear",
+            "out_channels": int(size),
+            "in_channels": int(size),
+            "kernel": [3, 3] if "conv" in name else [],
+            "groups": 1,
+            "weights_per_channel": int(weights),
+            "parameters": int(size * weights + size),
+            "macs": int(size * weights * 64),
+            "exempt": None,
+            "reason": "",
         }
-        for name, size, weights in zip(table.layer_names, np.diff(table.layer_start), table.weights_per_channel, strict=True)
-    ]  # fmt: skip
+        for name, size, weights in zip(
+            table.layer_names, np.diff(table.layer_start), table.weights_per_channel, strict=True
+        )
+    ]
     layers.insert(0, {**layers[0], "name": "conv_in", "exempt": "8-bit", "reason": "first layer"})
-    card = {"title": "Sprites LDM", "description": "A made-up model.", "class_names": [f"class {k}" for k in range(10)],
-            "layers": layers}  # fmt: skip
+    card = {
+        "title": "Sprites LDM",
+        "description": "A made-up model.",
+        "class_names": [f"class {k}" for k in range(10)],
+        "layers": layers,
+    }
     (target / "model.json").write_text(json.dumps(card))
     return target
 

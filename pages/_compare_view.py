@@ -1,0 +1,135 @@
+"""From compared pictures to what the Compare page shows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from PIL import Image
+
+from mpqdm_core.errors import LoadError
+from pages._bridge import dumps
+from pages._compare_work import Compared, Variant
+from pages._figures_compare import step_figure
+from pages._html import table
+from pages._model_view import png_address
+from pages._precomputed import Precomputed
+
+METRICS = (
+    ("image_psnr_db", "PSNR of the pictures", "dB", "higher is closer"),
+    ("image_ssim", "SSIM of the pictures", "", "1 is the same"),
+    ("image_mse", "Mean square error of the pictures", "", "0 is the same"),
+    ("latent_mse", "Mean square error of the latents", "", "0 is the same"),
+    ("latent_snr_db", "Signal to error of the latents", "dB", "higher is closer"),
+)
+
+
+def pair(found: Compared) -> str:
+    """What assets/js/compare.js shows."""
+    return dumps(
+        {
+            "tile": found.tile,
+            "columns": len(found.timesteps) + 1,
+            "timesteps": list(found.timesteps),
+            "reference": _picture(found.reference),
+            "variants": [_picture(variant) for variant in found.variants],
+            "samples": [_sample(found, place) for place in range(len(found.order.seeds))],
+        }
+    )
+
+
+def shipped_pair(model: str) -> str:
+    """The comparison that ships with a bundled model; empty when there is none."""
+    shipped = Precomputed.find(model)
+    samples = shipped.samples() if shipped else None
+    if shipped is None or samples is None:
+        return ""
+    try:
+        seeds, labels = samples["seeds"], samples.get("labels") or [""] * len(samples["seeds"])
+        steps = list(samples.get("timesteps", []))
+        return dumps(
+            {
+                "tile": int(samples["tile"]),
+                "columns": len(steps) + 1,
+                "timesteps": steps,
+                "reference": _shipped(shipped, samples["reference"]),
+                "variants": [_shipped(shipped, variant) for variant in samples["variants"]],
+                "samples": [
+                    {"label": str(label), "text": f"{label}, seed {seed}"}
+                    for seed, label in zip(seeds, labels, strict=True)
+                ],
+            }
+        )
+    except (KeyError, TypeError, ValueError) as err:
+        raise LoadError(f"samples.json that ships with {model} is damaged: {err!r}") from err
+
+
+def shipped_metrics(model: str) -> str:
+    """The figures that ship with a bundled model's comparison."""
+    shipped = Precomputed.find(model)
+    samples = shipped.samples() if shipped else None
+    variants = [] if samples is None else [v for v in samples.get("variants", []) if v.get("figures")]
+    if not variants:
+        return ""
+    names = list(variants[0]["figures"])
+    rows = [[name, *(str(variant["figures"].get(name, "")) for variant in variants)] for name in names]
+    return table(["Against full precision", *(str(variant["title"]) for variant in variants)], rows)
+
+
+def metrics(found: Compared) -> str:
+    """Paired metrics with means and intervals, one column a variant."""
+    rows = []
+    for name, words, unit, hint in METRICS:
+        values = [getattr(variant.comparison, name) for variant in found.variants]
+        if any(value is not None for value in values):
+            rows.append([f"{words} ({hint})", *(_estimate(value, unit) for value in values)])
+    notes = list(dict.fromkeys(note for variant in found.variants for note in variant.comparison.notes))
+    count = len(found.order.seeds)
+    told = f"Mean over {count} pictures with a 95 % interval over seeds: how close, not how good (no FID)."
+    words = " ".join([told, *notes])
+    return (
+        table(["Against full precision", *(variant.title for variant in found.variants)], rows)
+        + f"<p class='mpq-hint'>{words}</p>"
+    )
+
+
+def by_step(found: Compared) -> str:
+    """Signal to error of the latent at every step."""
+    curves = {
+        variant.title: (
+            variant.comparison.trajectory.timesteps,
+            variant.comparison.trajectory.latent_snr_db.mean(axis=1),
+        )
+        for variant in found.variants
+        if variant.comparison.trajectory is not None
+    }
+    return dumps(step_figure(curves)) if curves else ""
+
+
+def _picture(variant: Variant) -> dict[str, Any]:
+    return {"key": variant.key, "title": variant.title, "src": png_address(Image.fromarray(variant.sheet))}
+
+
+def _shipped(shipped: Precomputed, entry: dict[str, Any]) -> dict[str, Any]:
+    from base64 import b64encode
+
+    source = "data:image/png;base64," + b64encode(shipped.picture(entry["file"])).decode()
+    return {"key": str(entry["key"]), "title": str(entry["title"]), "src": source}
+
+
+def _sample(found: Compared, place: int) -> dict[str, str]:
+    seed = found.order.seeds[place]
+    if found.order.labels is None:
+        return {"label": f"seed {seed}", "text": f"seed {seed}"}
+    name = found.class_names[found.order.labels[place]]
+    return {"label": name, "text": f"{name}, seed {seed}"}
+
+
+def _estimate(metric: Any, unit: str) -> str:
+    if metric is None:
+        return "n/a"
+    mean = metric.mean
+    shown = "∞" if math.isinf(mean.value) else f"{mean.value:.4g}"
+    interval = "" if mean.interval is None else f"  [{mean.interval.low:.4g}, {mean.interval.high:.4g}]"
+    same = f", {mean.infinite} identical" if mean.infinite else ""
+    return f"{shown}{' ' + unit if unit else ''}{interval}{same}"

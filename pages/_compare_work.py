@@ -1,0 +1,142 @@
+"""The long job of the Compare page: quantize, draw from the same noise, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpqdm_core.allocation import BitPlan
+from mpqdm_core.errors import DataError, SettingsError
+from mpqdm_core.progress import Report
+from pages._budget_solve import Solved, at_same_budget, number
+from pages._work import ensure_calibration, ensure_denoiser, phase, quant_settings
+from pages._workspace import COMPARISONS, Workspace
+
+MAX_PICTURES = 32
+PREVIEWS = 10  # recorded steps that are decoded for the scrubber; the finished picture comes after them
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be drawn."""
+
+    labels: tuple[int, ...] | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variant:
+    """One model's pictures."""
+
+    key: str
+    title: str
+    sheet: np.ndarray  # (N * H, (P + 1) * W, 3) uint8: a row for each sample, its previews, then the picture
+    comparison: Any | None  # with the reference; None for the reference itself
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compared:
+    """The reference and everything that was held against it."""
+
+    order: Order
+    class_names: tuple[str, ...]
+    tile: int
+    timesteps: tuple[int, ...]  # of the previews
+    reference: Variant
+    variants: tuple[Variant, ...]
+
+
+def read_order(work: Workspace, classes: Sequence[Any] | None, seed: Any, count: Any) -> Order:
+    """Check the widgets: the seeds follow each other, the chosen classes take turns.
+
+    Raises:
+        SettingsError: a number box is empty or holds no whole number.
+        BudgetError: a number is outside its range.
+    """
+    first = number(seed, "the first seed", 0, MAX_SEED)
+    many = number(count, "the number of pictures", 1, MAX_PICTURES)
+    if first != int(first) or many != int(many):
+        raise SettingsError(f"seed and number of pictures must be whole numbers, got {first:g} and {many:g}")
+    seeds = tuple(range(int(first), int(first) + int(many)))
+    if not work.class_names:
+        return Order(labels=None, seeds=seeds)
+    kinds = [int(kind) for kind in classes or ()] or list(range(len(work.class_names)))
+    if wrong := [kind for kind in kinds if not 0 <= kind < len(work.class_names)]:
+        raise SettingsError(f"{work.title} has classes 0 to {len(work.class_names) - 1}, got {wrong[0]}")
+    return Order(labels=tuple(kinds[place % len(kinds)] for place in range(len(seeds))), seeds=seeds)
+
+
+def compare_plans(solved: Solved, order: Order, report: Report) -> Compared:
+    """Draw with full precision, with the plan and with uniform bits at the same average, and compare.
+
+    Raises:
+        Cancelled: raised by `report`; nothing is kept then.
+        DataError: the plan belongs to a model that was measured again since.
+    """
+    plans = [
+        (
+            "plan",
+            f"{solved.choice.settings.policy}, {solved.allocation.plan.mean_bits:.2f} bits",
+            solved.allocation.plan,
+        )
+    ]
+    uniform = at_same_budget(solved, policy="uniform", scope="layer")
+    if uniform is not None and uniform.plan.content_hash != solved.allocation.plan.content_hash:
+        plans.append(("uniform", f"uniform, {uniform.plan.mean_bits:.2f} bits", uniform.plan))
+    key = (
+        "compared",
+        solved.work.key,
+        solved.choice.activation_bits,
+        solved.table.content_hash,
+        tuple(plan.content_hash for _, _, plan in plans),
+        order,
+    )
+    return COMPARISONS.get_or_make(key, lambda: _compare(solved, plans, order, report))
+
+
+def _compare(solved: Solved, plans: list[tuple[str, str, BitPlan]], order: Order, report: Report) -> Compared:
+    from mpqdm_core.compare import compare
+    from mpqdm_core.quantize import quantize
+    from mpqdm_core.sampling import sample
+
+    work, phases = solved.work, 2 + 2 * len(plans)
+    denoiser = ensure_denoiser(work, phase(report, 0, phases, "loading"))
+    calibration = ensure_calibration(work, phase(report, 0, phases, "calibrating"))
+    settings = quant_settings(solved.table, solved.choice.activation_bits)
+    if set(solved.allocation.plan.layer_names) != {layer.name for layer in denoiser.quantizable_layers}:
+        raise DataError("the plan belongs to another model: move a slider on Bit budget to make a new one")
+    draw = {"labels": order.labels, "seeds": order.seeds, "record": "all"}
+    reference = sample(denoiser, **draw, report=phase(report, 1, phases, "full precision"))
+    shown = np.unique(np.linspace(0, len(reference.timesteps) - 1, PREVIEWS).astype(int))
+    first = Variant(
+        key="reference", title="full precision", sheet=_sheet(denoiser, reference, shown), comparison=None
+    )
+    variants = []
+    for index, (key, title, plan) in enumerate(plans):
+        made = quantize(
+            denoiser, calibration, plan, settings, phase(report, 2 + 2 * index, phases, f"rounding, {title}")
+        )
+        drawn = sample(made.denoiser, **draw, report=phase(report, 3 + 2 * index, phases, title))
+        found = compare(reference, drawn)
+        variants.append(Variant(key=key, title=title, sheet=_sheet(denoiser, drawn, shown), comparison=found))
+    return Compared(
+        order=order,
+        class_names=work.class_names,
+        tile=int(reference.images.shape[1]),
+        timesteps=tuple(int(reference.timesteps[step]) for step in shown),
+        reference=first,
+        variants=tuple(variants),
+    )
+
+
+def _sheet(denoiser: Any, samples: Any, shown: np.ndarray) -> np.ndarray:
+    from mpqdm_core.sampling import decode
+
+    columns = [decode(denoiser, samples.x0[step]) for step in shown]
+    pictures = np.stack([*columns, samples.images], axis=1)  # (N, P + 1, H, W, 3)
+    count, steps, height, width, depth = pictures.shape
+    return pictures.transpose(0, 2, 1, 3, 4).reshape(count * height, steps * width, depth)
