@@ -19,7 +19,7 @@ def fitted(w, bits, grid="affine"):
     return fit_weight(w, torch.as_tensor(bits), grid=grid, exponent=2.4)
 
 
-def test_a_channel_depends_on_its_own_weights_and_bits_alone():  # hence g = 0 is the uniform quantizer, bit for bit
+def test_a_channel_depends_on_its_own_weights_and_bits_alone():  # so g = 0 is uniform, bit for bit
     w = weight()
     for grid in ("affine", "mid-rise"):
         uniform = fitted(w, [3] * 6, grid)
