@@ -20,12 +20,14 @@ from mpqdm_core.errors import SettingsError, ShapeError
 SHRINK_STEP = 0.01  # neighbouring candidates differ by this share of the full range
 MAX_CANDIDATES = 100
 BLOCK_VALUES = 1 << 17  # 512 KiB of float32: temporaries stay in the second-level cache
-CONTENDER_MARGIN = 0.003  # estimates are off by less than this share; see test_range_search
-BINS_PER_LEVEL = (256, 256, 128, 64, 48, 32, 16, 16)  # for 1..8 bits
-HISTOGRAM_GAIN = 8  # a table entry costs as much as one exact value; about this many passes are saved
-CACHED_BITS = 5  # tables up to this width are kept between calls (16 MB at most)
-TAIL_VALUES = 32  # largest magnitudes whose clipping bounds a candidate's score
-PROBES = (0, 6, 12, 24)  # candidates scored first to make the bound bite
+# For 1..8 bits: points of the histogram for each level, and how far above the best estimate a candidate is
+# still scored exactly. More levels afford fewer points; their scores also differ more between candidates.
+BINS_PER_LEVEL = (256, 256, 128, 64, 48, 32, 24, 16)
+CONTENDER_MARGIN = (0.003, 0.003, 0.003, 0.003, 0.005, 0.008, 0.012, 0.02)
+HISTOGRAM_GAIN = 4  # exact values a table entry may cost, for each value that is described by the table
+CACHED_BITS = 5  # tables of one level grid are kept between calls up to this width (16 MB at most)
+FEWEST_TAIL_VALUES = 16  # largest values at either end whose clipping is put right one by one ...
+TAIL_SHARE = 128  # ... or one in so many, if that is more
 
 
 def search_range(
@@ -113,19 +115,22 @@ class _Search:
         self.lowest = -full.zero_point  # (T,) outermost levels, in steps
         self.highest = torch.ldexp(torch.ones_like(full.scale), full.bits) - 1.0 - full.zero_point  # (T,)
         self.scores = torch.full((rows.shape[0], candidates), torch.inf, device=rows.device)  # (T, F)
+        self.wanted = torch.zeros_like(self.scores, dtype=torch.bool)
 
     def score_contenders(self) -> None:
         """Fill every score that matters."""
-        by_bound = []
+        shared: dict[int, list[Tensor]] = {}
         for members in self._groups():
             bits = int(self.full.bits[members[0]])
-            table_entries = 2**bits * BINS_PER_LEVEL[bits - 1] * self.factors.numel()
-            if bits <= CACHED_BITS or table_entries < HISTOGRAM_GAIN * members.numel() * self.rows.shape[1]:
-                self._score_by_estimate(members, bits)
+            entries = 2**bits * BINS_PER_LEVEL[bits - 1] * self.factors.numel()
+            if bits <= CACHED_BITS or entries < HISTOGRAM_GAIN * members.numel() * self.rows.shape[1]:
+                lowest = float(self.lowest[members[0]])
+                self._select(members, bits, start=lowest - 0.5, edges=(lowest, lowest + 2.0**bits - 1.0))
             else:
-                by_bound.append(members)
-        if by_bound:
-            self._score_by_bound(torch.cat(by_bound))
+                shared.setdefault(bits, []).append(members)
+        for bits, groups in shared.items():
+            self._select(torch.cat(groups), bits, start=0.0, edges=None)
+        self._score()
 
     def _groups(self) -> list[Tensor]:
         """Indices of rows with a range to search, in groups of one level grid."""
@@ -136,44 +141,46 @@ class _Search:
         sizes = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
         return list(torch.split(indices[order], sizes))
 
-    def _score_by_estimate(self, members: Tensor, bits: int) -> None:
-        """Score the candidates whose estimate from a histogram is near the best; members share one grid."""
-        build = _cached_table if bits <= CACHED_BITS else _table
-        lowest = float(self.lowest[members[0]])
-        table = build(bits, lowest, self.mid_rise, self.exponent, self.factors.numel()).to(self.rows.device)
-        wanted = torch.zeros_like(self.scores, dtype=torch.bool)
+    def _select(self, members: Tensor, bits: int, *, start: float, edges: tuple[float, float] | None) -> None:
+        """Mark the candidates whose estimated score is near the best.
+
+        With `edges`, members share one grid and one table holds its clipping. Without, they share only the
+        distance of levels; the table holds rounding alone, and clipped values are put right one by one.
+        """
+        build = _table if edges and bits > CACHED_BITS else _cached_table
+        table = build(bits, start, edges, self.mid_rise, self.exponent, self.factors.numel())
+        table = table.to(self.rows.device)  # (bins, F)
+        margin = CONTENDER_MARGIN[bits - 1]
         for part in torch.split(members, self._height):
             block = self.rows[part] / self.full.scale[part].unsqueeze(1)  # (g, n) in steps of the full range
-            estimates = _histogram(block, bits, lowest) @ table  # (g, F)
-            limit = estimates.amin(dim=1, keepdim=True) * (1.0 + CONTENDER_MARGIN)
-            wanted[part] = estimates <= limit
-        self._score(wanted)
+            position = block - start if edges else block.abs()
+            estimates = _histogram(position.mul_(BINS_PER_LEVEL[bits - 1]), table.shape[0]) @ table  # (g, F)
+            reliable = estimates
+            if edges is None:
+                correction, complete = self._clipping(block, part)
+                estimates += correction
+                reliable = torch.where(complete, estimates, torch.inf)  # others are too low
+            best = reliable.amin(dim=1, keepdim=True)
+            self.wanted[part] = estimates <= best + margin * best.abs()
 
-    def _score_by_bound(self, members: Tensor) -> None:
-        """Score the candidates that clipping alone does not rule out; members may have different grids."""
-        bounds = torch.full_like(self.scores, torch.inf)
-        for part in torch.split(members, self._height):
-            bounds[part] = self._clipping_bounds(part)
-        for stage in (PROBES[:1], PROBES[1:], range(self.factors.numel())):
-            wanted = torch.zeros_like(bounds, dtype=torch.bool)
-            wanted[:, [candidate for candidate in stage if candidate < self.factors.numel()]] = True
-            wanted &= (bounds <= self.scores.amin(dim=1, keepdim=True)) & torch.isfinite(bounds)
-            self._score(wanted & torch.isinf(self.scores))
+    def _clipping(self, block: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        """(g, F) what clipping adds to scores without it, and (g, F) whether all clipped values were seen."""
+        kept = min(block.shape[1], max(FEWEST_TAIL_VALUES, block.shape[1] // TAIL_SHARE))
+        tails = torch.stack([block.topk(kept, dim=1).values, block.neg().topk(kept, dim=1).values], dim=1)
+        edges = torch.stack([self.highest[part], -self.lowest[part]], dim=1)[:, :, None, None]  # (g, 2, 1, 1)
+        steps = tails.unsqueeze(3) / self.factors  # (g, 2, k, F) in steps of the candidate
+        nearest = steps.floor().add_(0.5) if self.mid_rise else steps.round()
+        beyond = steps > edges + 0.5
+        change = _powers((steps - edges).clamp_(min=0.0), self.exponent)
+        change -= _powers(steps - nearest, self.exponent)
+        correction = (change * beyond).sum(dim=(1, 2)) * self.factors.pow(self.exponent)
+        complete = ~beyond[:, :, -1].any(dim=1) | (kept == block.shape[1])
+        return correction, complete
 
-    def _clipping_bounds(self, part: Tensor) -> Tensor:
-        """(g, F) what the largest values alone must lose beyond the outermost levels, in full-range steps."""
-        block = self.rows[part] / self.full.scale[part].unsqueeze(1)  # (g, n)
-        kept = min(TAIL_VALUES, block.shape[1])
-        top = block.topk(kept, dim=1).values.unsqueeze(2)  # (g, k, 1)
-        bottom = block.topk(kept, dim=1, largest=False).values.unsqueeze(2)
-        above = (top - self.highest[part].view(-1, 1, 1) * self.factors).clamp_(min=0.0)
-        below = (self.lowest[part].view(-1, 1, 1) * self.factors - bottom).clamp_(min=0.0)
-        return torch.maximum(above.pow_(self.exponent).sum(dim=1), below.pow_(self.exponent).sum(dim=1))
-
-    def _score(self, wanted: Tensor) -> None:
+    def _score(self) -> None:
         """Compute the wanted scores, sums of |error|**exponent in full-range steps, exactly."""
-        row, candidate = wanted.nonzero(as_tuple=True)
-        for here in torch.arange(row.numel(), device=row.device).split(self._height):
+        row, candidate = self.wanted.nonzero(as_tuple=True)
+        for here in torch.split(torch.arange(row.numel(), device=row.device), self._height):
             owner, factor = row[here], self.factors[candidate[here]]
             scale = (self.full.scale[owner] * factor).unsqueeze(1)
             steps = self.rows[owner].div_(scale)  # (P, n) in steps of the candidate
@@ -196,33 +203,36 @@ def _powers(error: Tensor, exponent: float) -> Tensor:
     return error.log_().mul_(exponent / 2).exp_()
 
 
-def _histogram(block: Tensor, bits: int, lowest: float) -> Tensor:
-    """(g, bins) histogram of rows in full-range steps; a value is shared by its two nearest points."""
-    per_level = BINS_PER_LEVEL[bits - 1]
-    bins = 2**bits * per_level + 2
-    position = block.sub(lowest - 0.5).mul_(per_level).clamp_(0, bins - 2)  # (g, n) in bins
-    index = position.to(torch.int64)
+def _histogram(position: Tensor, bins: int) -> Tensor:
+    """(g, bins) histogram of positions in units of bins; a value is shared by its two nearest points."""
+    index = position.clamp_(0, bins - 2).to(torch.int64)
     upper = position.sub_(index)
-    counts = torch.zeros(block.shape[0], bins, device=block.device)
+    counts = torch.zeros(position.shape[0], bins, device=position.device)
     shifts = torch.zeros_like(counts)
-    counts.scatter_add_(1, index, torch.ones((), device=block.device).expand_as(upper))
+    counts.scatter_add_(1, index, torch.ones((), device=position.device).expand_as(upper))
     shifts.scatter_add_(1, index, upper)
     counts -= shifts
     counts[:, 1:] += shifts[:, :-1]
     return counts
 
 
-def _table(bits: int, lowest: float, mid_rise: bool, exponent: float, candidates: int) -> Tensor:
+def _table(
+    bits: int,
+    start: float,
+    edges: tuple[float, float] | None,
+    mid_rise: bool,
+    exponent: float,
+    candidates: int,
+) -> Tensor:
     """(bins, F) |error|**exponent at each point of the histogram for each candidate, in full-range steps."""
     per_level = BINS_PER_LEVEL[bits - 1]
-    points = torch.arange(2**bits * per_level + 2, dtype=torch.float32) / per_level + (
-        lowest - 0.5
-    )  # (bins,)
+    points = torch.arange(2**bits * per_level + 2, dtype=torch.float32) / per_level + start  # (bins,)
     factors = shrink_factors(candidates)  # (F,)
     steps = points.unsqueeze(1) / factors  # (bins, F)
     nearest = steps.floor() + 0.5 if mid_rise else steps.round()
-    error = (steps - nearest.clamp_(lowest, lowest + 2**bits - 1)).mul_(factors)
-    return _powers(error, exponent)
+    if edges is not None:
+        nearest.clamp_(*edges)
+    return _powers((steps - nearest).mul_(factors), exponent)
 
 
 _cached_table = lru_cache(maxsize=64)(_table)
