@@ -45,7 +45,8 @@ def shipped_pair(model: str) -> str:
     if shipped is None or samples is None:
         return ""
     try:
-        seeds, labels = samples["seeds"], samples.get("labels") or [""] * len(samples["seeds"])
+        seeds = samples["seeds"]
+        labels = [_class(shipped, label) for label in samples.get("labels") or [""] * len(seeds)]
         steps = list(samples.get("timesteps", []))
         return dumps(
             {
@@ -104,6 +105,11 @@ def by_step(found: Compared) -> str:
         if variant.comparison.trajectory is not None
     }
     return dumps(step_figure(curves)) if curves else ""
+
+
+def _class(shipped: Precomputed, label: Any) -> str:
+    names = shipped.card().get("class_names", ())
+    return str(names[label]) if isinstance(label, int) and 0 <= label < len(names) else str(label)
 
 
 def _picture(variant: Variant) -> dict[str, Any]:

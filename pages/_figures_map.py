@@ -237,6 +237,7 @@ def _figure(
             "showgrid": False,
             "zeroline": False,
             "nticks": 3,
+            "tickangle": 0,
             "fixedrange": True,
             **({"range": side_range} if side_range else {}),
         },

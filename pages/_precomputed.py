@@ -1,20 +1,19 @@
 """Results that ship with a bundled model, read so that the first page needs neither the model nor torch.
 
 assets/data/<model>/
-    model.json              title, description, class_names, parameters, sampler (SamplerSettings), layers: list of
-                            LayerSpec, all as dictionaries; layers in network order, exempt ones included
-    error_table_a<2..8>.npz error_table_none.npz    ErrorTable.save, one for each number of activation bits
-    outliers.npz            OutlierMap.save: OutlierMap.from_stats(outlier_stats(...), quantizable names)
-    calibration.safetensors Calibration.save; optional: without it a comparison calibrates first
-    samples/samples.json    {"tile": 64, "seeds": [], "labels": [], "timesteps": [], "reference": {}, "variants": []};
-                            reference and variants are {"key", "title", "file", "figures": {name: text}}; `file`
-                            is a PNG: a row for each sample, a tile for each timestep, then the finished picture
+    model.json                title, description, class_names, parameters, sampler, and layers: a list of
+                              LayerSpec as dictionaries, network order, exempt ones included
+    error_table_<...>.npz     ErrorTable.save for activation bits a2 to a8, and none for full precision
+    outliers.npz              OutlierMap.save
+    calibration.safetensors   Calibration.save; optional: without it a comparison calibrates first
+    samples/samples.json      tile, seeds, labels, timesteps, reference, variants; these two are picture
+                              sheets {key, title, file, figures: {name: text}}, and the file is a PNG with a
+                              row for each sample, a tile for each timestep, then the finished picture
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ import numpy as np
 from mpqdm_core.errors import LoadError
 from pages._text import ASSETS
 
-DATA = Path(os.environ.get("MPQDM_DATA", ASSETS / "data"))  # another folder in tests
+DATA = ASSETS / "data"
+MODELS = ASSETS / "models"
 DEFAULT_MODEL = "sprites-ldm"
 
 
@@ -64,9 +64,9 @@ class Precomputed:
     folder: Path
 
     @classmethod
-    def find(cls, model: str, data: Path = DATA) -> Precomputed | None:
+    def find(cls, model: str) -> Precomputed | None:
         """The results of `model`, or None when none were shipped."""
-        return cls(folder=data / model) if (data / model / "model.json").is_file() else None
+        return cls(folder=DATA / model) if (DATA / model / "model.json").is_file() else None
 
     def card(self) -> dict[str, Any]:
         """The contents of model.json.
@@ -111,7 +111,7 @@ class Precomputed:
         return self.folder / f"error_table_{'none' if activation_bits is None else f'a{activation_bits}'}.npz"
 
 
-def read_weight(model: str, layer: str, models: Path = ASSETS / "models") -> np.ndarray:
+def read_weight(model: str, layer: str) -> np.ndarray:
     """A weight of a bundled model straight from its file, without building the model.
 
     Raises:
@@ -119,7 +119,7 @@ def read_weight(model: str, layer: str, models: Path = ASSETS / "models") -> np.
     """
     from safetensors import SafetensorError, safe_open
 
-    file = models / model / "unet" / "diffusion_pytorch_model.safetensors"
+    file = MODELS / model / "unet" / "diffusion_pytorch_model.safetensors"
     try:
         with safe_open(file, framework="numpy") as archive:
             return np.asarray(archive.get_tensor(f"{layer}.weight"), dtype=np.float32)

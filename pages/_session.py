@@ -39,7 +39,7 @@ def _from_files(name: str) -> Workspace:
         description=str(card.get("description", "")),
         layers=tuple(LayerRow.read(layer) for layer in card.get("layers", ())),
         class_names=tuple(card.get("class_names", ())),
-        parameters=int(card.get("parameters", 0)),
+        parameters=int(card.get("parameters") or 0),
         sampler=dict(card.get("sampler", {})),
         precomputed=shipped,
     )

@@ -47,7 +47,7 @@ def size_cards(work: Workspace, plan: Any, table: Any, activation_bits: int | No
         Card(
             name="Estimated file",
             value=f"{report.bytes_estimate / MIB:.2f} MiB",
-            note=f"float32: {report.bytes_full_precision / MIB:.2f} MiB; {report.model_bits:.2f} bits a parameter",
+            note=f"{report.model_bits:.2f} bits a parameter; float32: {report.bytes_full_precision / MIB:.1f} MiB",
         ),
         Card(
             name="Exempt from the budget",

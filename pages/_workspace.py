@@ -45,6 +45,11 @@ class Recent(Generic[Value]):
             while len(self._values) > self._capacity:
                 self._values.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._guard:
+            self._values.clear()
+
     def get_or_make(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The kept value, or the one `make` returns; an error in `make` keeps nothing."""
         if (found := self.get(key)) is not None:

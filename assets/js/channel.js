@@ -93,6 +93,8 @@
     }
 
     page.on("theme", root, () => data && show(Number(slider.value)));
+    let width = root.clientWidth;
+    new ResizeObserver(() => { if (data && root.clientWidth && root.clientWidth !== width) { width = root.clientWidth; levels(Number(slider.value)); } }).observe(root);
     watch("channel", load);
     load();
   };

@@ -41,7 +41,7 @@
     const chart = page.node("div", { class: "mpq-chart" });
     const status = page.node("div", { class: "mpq-sr", "aria-live": "polite" });
     root.append(chart, status);
-    let figure = null, drawn = false, busy = false, again = false;
+    let figure = null, drawn = false, busy = false, again = false, width = 0;
 
     const rows = () => (figure && figure.meta && figure.meta.rows) || null;
 
@@ -61,6 +61,7 @@
 
     // One drawing at a time: plotly finishes later, and two at once leave half of the first behind.
     async function draw() {
+      if (!root.clientWidth) return; // in a tab that is closed: drawn when it opens
       if (busy) { again = true; return; }
       busy = true;
       try { do { again = false; await drawOnce(); } while (again); } finally { busy = false; }
@@ -71,7 +72,7 @@
       if (!next || !plotly()) { root.classList.add("is-empty"); return; }
       root.classList.remove("is-empty");
       figure = next;
-      const width = root.clientWidth || 800;
+      width = root.clientWidth;
       chart.style.height = `${(figure.meta && figure.meta.height) || props.height || 420}px`;
       const themed = page.themed(figure);
       const layout = merge(merge(baseLayout(width), themed.layout), { uirevision: (figure.meta && figure.meta.view) || "keep" });
@@ -126,11 +127,12 @@
       pick(next, Math.floor((channel || 0) / pool) + step[1]);
     });
 
+    new ResizeObserver(() => { if (root.clientWidth && root.clientWidth !== width) draw(); }).observe(root);
     page.on("theme", root, draw);
     page.on("selection", root, () => {
       if (drawn && rows()) plotly().relayout(chart, { shapes: [...((figure.layout && page.themed(figure.layout.shapes)) || []), ...selectionShapes()] });
     });
-    watch("fig", draw);
+    watch("fig", () => { width = 0; draw(); }); // 0: what is missed while hidden is drawn on opening
     draw();
   };
 })();

@@ -1,0 +1,113 @@
+"""One server and one Chromium for all browser tests; the page reads a made-up model."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_IS_E2E_TEST"] = "1"  # gradio then notices a closed tab within a second
+sys.path.insert(0, str(Path(__file__).parents[1] / "pages"))
+
+FLAGS = [
+    "--no-sandbox",  # the tests may run as root
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PATIENCE_MS = 120_000  # for one condition, on a machine that is busy with something else
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    import synthetic
+
+    from app import build_app
+    from pages import _precomputed
+    from pages._theme import launch_settings
+
+    folder = tmp_path_factory.mktemp("assets")
+    synthetic.write(folder / "data")
+    synthetic.write_weights(folder / "models")
+    kept = _precomputed.DATA, _precomputed.MODELS
+    _precomputed.DATA, _precomputed.MODELS = folder / "data", folder / "models"
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
+    demo = build_app()
+    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_settings())
+    yield demo
+    demo.close()
+    _precomputed.DATA, _precomputed.MODELS = kept
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        chromium = started.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page with everything that went wrong on it."""
+
+    def __init__(self, page, address):
+        self.page, self.address = page, address
+        self.outside, self.errors = [], []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", self._request)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _request(self, request):
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.outside.append(request.url)
+
+    def _console(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, query=""):
+        self.page.goto(f"{self.address}?{query}", wait_until="domcontentloaded")
+        self.page.wait_for_selector(".mpq-chip:has-text('activations')")
+        return self
+
+    def drawn(self, view):
+        """How often a chart was drawn; waits for the first time."""
+        self.page.wait_for_selector(f"#{view} [data-drawn]")
+        return int(self.page.get_attribute(f"#{view} [data-drawn]", "data-drawn"))
+
+    def data(self, view, expression):
+        """Evaluate an expression over `chart`, the plotly node of a view."""
+        return self.page.evaluate(
+            f"(() => {{ const chart = document.querySelector('#{view} .mpq-chart'); return {expression}; }})()"
+        )
+
+    def until(self, expression):
+        """Wait until a JavaScript expression is true."""
+        self.page.wait_for_function(expression)
+
+    def click_cell(self, view, column, row):
+        """Click the middle of a cell of a map, through plotly's own axes."""
+        place = self.data(
+            view,
+            f"(() => {{ const box = chart.getBoundingClientRect(), l = chart._fullLayout; return ["
+            f"box.left + l._size.l + l.xaxis.d2p({column}), box.top + l._size.t + l.yaxis.d2p({row})]; }})()",
+        )
+        self.page.mouse.move(*place)
+        self.until(f"document.querySelector('#{view} .mpq-chart .hoverlayer').childElementCount > 0")
+        self.page.mouse.click(*place)
+
+
+@pytest.fixture
+def visit(server, browser):
+    context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    found = Visit(context.new_page(), server.local_url)
+    yield found
+    context.close()
