@@ -61,13 +61,13 @@ class _Accumulator:
         self.activation = prepared.activation
         weight = prepared.weight
         self.kurtosis = channel_kurtosis(weight).cpu().numpy()
-        stack = [
-            round_weight(
-                weight, fit_weight(weight, bits, grid=settings.grid, exponent=settings.range_exponent)
-            )
-            for bits in (torch.full((spec.out_channels,), width) for width in BITS)
-        ]
-        self.rounded = _by_group(torch.stack(stack), spec.groups)  # (g, K, 8 * O/g)
+        stack = weight.expand(len(BITS), *weight.shape).flatten(
+            0, 1
+        )  # (8 * O, ...): one search for all widths
+        bits = torch.tensor(BITS).repeat_interleave(spec.out_channels)
+        params = fit_weight(stack, bits, grid=settings.grid, exponent=settings.range_exponent)
+        rounded = round_weight(stack, params).view(len(BITS), *weight.shape)
+        self.rounded = _by_group(rounded, spec.groups)  # (g, K, 8 * O/g)
         reference = layer.get_parameter("weight").detach().float().unsqueeze(0)
         self.reference = _by_group(reference, spec.groups)  # (g, K, O/g)
         self.error = torch.zeros(len(BITS), spec.out_channels, dtype=torch.float64)

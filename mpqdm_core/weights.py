@@ -80,9 +80,9 @@ def fit_weight(weight: Tensor, bits: Tensor, *, grid: GridChoice, exponent: floa
         ShapeError: `weight` or `bits` has a wrong shape.
     """
     flat = weight.detach().float()
-    widths = sorted(set(bits.tolist()))
-    of_width = {width: grid_of(grid, width) for width in widths}
-    is_mid_rise = torch.tensor([of_width[int(width)] == "mid-rise" for width in bits], device=weight.device)
+    of_width = {width: grid_of(grid, width) for width in torch.unique(bits).tolist()}
+    mid_rise_widths = [width for width, name in of_width.items() if name == "mid-rise"]
+    is_mid_rise = torch.isin(bits, bits.new_tensor(mid_rise_widths)).to(weight.device)
     used = [name for name in GRIDS if name in of_width.values()]
     fits = {name: search_range(flat, bits.to(weight.device), grid=name, exponent=exponent) for name in used}
     if len(used) == 1:

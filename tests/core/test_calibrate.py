@@ -95,7 +95,7 @@ def test_an_interruption_leaves_no_hooks_and_the_same_model(stop):
 
     expected = Cancelled if isinstance(stop, Cancelled) else SettingsError
     with pytest.raises(
-        expected, match="stop|not enough memory: lower the calibration's batch_size, which is 2"
+        expected, match=r"stop|not enough memory: lower the calibration's batch_size, which is 2"
     ):
         calibrate(denoiser, SMALL, report)
     assert hooks_on(denoiser.network) == []

@@ -16,6 +16,10 @@ from mpqdm_core.input_stats import StatsCollector
 from mpqdm_core.pipelines import ClassConditionalLDMPipeline
 from mpqdm_core.recording import InputRecorder
 
+torch.set_num_threads(
+    1
+)  # on tensors this small, waiting for a second thread on a busy machine takes far longer
+
 STEPS = SamplerSettings(num_inference_steps=3)
 SMALL = CalibrationSettings(samples=3, batch_size=2, rows_per_step=8, sampler=STEPS)
 
