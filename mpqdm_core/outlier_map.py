@@ -118,17 +118,21 @@ class OutlierMap:
         """
         if not 0 <= step < len(self.timesteps):
             raise SettingsError(f"step must be in 0..{len(self.timesteps) - 1}, got {step}")
-        absmax, rms = self.absmax[step], self.rms[step]
+        absmax: Array = self.absmax[step]
+        rms: Array = self.rms[step]
         if name == "absmax":
             return absmax
         if name == "rms":
             return rms
         if name == "crest":
-            return np.divide(absmax, rms, out=np.zeros_like(absmax), where=rms > 0)
+            crest: Array = np.divide(absmax, rms, out=np.zeros_like(absmax), where=rms > 0)
+            return crest
         if name == "channel_ratio":
             parts = np.split(absmax, self.input_start[1:-1])
             middle = np.repeat([float(np.median(part)) for part in parts], np.diff(self.input_start))
-            return np.divide(absmax, middle, out=np.zeros_like(absmax), where=middle > 0).astype(np.float32)
+            middle = middle.astype(np.float32)
+            ratio: Array = np.divide(absmax, middle, out=np.zeros_like(absmax), where=middle > 0)
+            return ratio
         raise SettingsError(f"an input statistic is one of {', '.join(INPUT_STATISTICS)}, got {name!r}")
 
     def layer_prescale(self, layer: str) -> Array:
@@ -142,7 +146,8 @@ class OutlierMap:
                 f"no statistics for layer {layer!r}; there are {len(self.layer_names)} layers"
             )
         row = self.layer_names.index(layer)
-        return self.prescale[self.input_start[row] : self.input_start[row + 1]]
+        factors: Array = self.prescale[self.input_start[row] : self.input_start[row + 1]]
+        return factors
 
     def save(self, path: str | Path) -> None:
         """Write one .npz file; a crash half-way leaves an earlier file as it was."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pages._html import Card
 from pages._precomputed import LayerRow
+from pages._work import quant_settings
 from pages._workspace import Workspace
 
 MIB = 2.0**20
@@ -38,6 +39,7 @@ def size_cards(work: Workspace, plan: Any, table: Any, activation_bits: int | No
     report = bit_report(work, plan, table, activation_bits)
     if report is None:
         return []
+    full = report.bytes_full_precision / MIB
     return [
         Card(
             name="Effective weight bits",
@@ -47,7 +49,7 @@ def size_cards(work: Workspace, plan: Any, table: Any, activation_bits: int | No
         Card(
             name="Estimated file",
             value=f"{report.bytes_estimate / MIB:.2f} MiB",
-            note=f"{report.model_bits:.2f} bits a parameter; float32: {report.bytes_full_precision / MIB:.1f} MiB",
+            note=f"{report.model_bits:.2f} bits a parameter; float32: {full:.1f} MiB",
         ),
         Card(
             name="Exempt from the budget",
@@ -64,12 +66,6 @@ def bit_report(work: Workspace, plan: Any, table: Any, activation_bits: int | No
     from mpqdm_core.bit_report import report_bits
 
     facts: Any = ModelFacts(layers=work.layers, parameters=work.parameters)
-    return report_bits(
-        facts,
-        plan,
-        activation_bits=activation_bits,
-        exempt_bits=table.settings.get("exempt_bits", 8),
-        prescaled=table.settings.get("prescale_alpha", 0.5) is not None,
-        timesteps=int(work.sampler.get("num_inference_steps", DEFAULT_STEPS)),
-        zero_points_stored=table.settings.get("grid", "mid-rise") != "mid-rise",
-    )
+    settings = quant_settings(table, activation_bits)
+    steps = int(work.sampler.get("num_inference_steps", DEFAULT_STEPS))
+    return report_bits(facts, plan, settings, timesteps=steps)

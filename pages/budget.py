@@ -203,6 +203,7 @@ def wire(ctx: Context, page: Budget) -> None:
         outputs,
         **LIVE,
     )
+    ctx.opened["budget"].select(on_budget, everything, outputs, **LIVE)  # sizes are known once torch is there
     page.overrides.wire(ctx, on_budget, everything, outputs)
     page.bits_map.cell(selected, None, ctx.selection, **LIVE)
     page.by_layer.point(on_layer, ctx.session, [ctx.selection, ctx.header], **LIVE)

@@ -52,6 +52,7 @@ def build() -> Context:
         for label, name, page in TABS:
             with gr.Tab(label, id=name, elem_id=f"tab-{name}") as opened:
                 made.append((page, page.build(ctx)))
+            ctx.opened[name] = opened
             opened.select(lambda name=name: name, None, tab, **QUIET)
     for page, parts in reversed(made):  # the Model page last: it repeats what the others asked for
         page.wire(ctx, parts)

@@ -49,12 +49,12 @@
       const names = rows(), { layer, channel } = page.selection;
       if (!names || !layer || !names.includes(layer)) return [];
       const row = names.indexOf(layer), pool = figure.meta.pool || 1;
-      const line = { color: page.css("--mpq-mark"), width: 1.5 };
-      const shapes = [{ type: "rect", xref: "paper", x0: 0, x1: figure.meta.span || 1, y0: row - 0.5, y1: row + 0.5, line }];
+      const box = (place, width) => [["#000", width + 2], ["#fff", width]].map(([color, size]) => // seen on any colour
+        ({ type: "rect", y0: row - 0.5, y1: row + 0.5, fillcolor: "rgba(0,0,0,0)", line: { color, width: size }, ...place }));
+      const shapes = box({ xref: "paper", x0: 0, x1: figure.meta.span || 1 }, 1);
       if (channel !== null && channel !== undefined) {
         const column = Math.floor(channel / pool);
-        shapes.push({ type: "rect", x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5,
-          line: { ...line, width: 3 }, fillcolor: "rgba(0,0,0,0)" });
+        shapes.push(...box({ x0: column - 0.5, x1: column + 0.5 }, 2));
       }
       return shapes;
     }

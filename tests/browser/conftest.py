@@ -1,15 +1,15 @@
 """One server and one Chromium for all browser tests; the page reads a made-up model."""
 
 import os
+import socket
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["GRADIO_IS_E2E_TEST"] = "1"  # gradio then notices a closed tab within a second
-sys.path.insert(0, str(Path(__file__).parents[1] / "pages"))
 
 FLAGS = [
     "--no-sandbox",  # the tests may run as root
@@ -22,25 +22,40 @@ FLAGS = [
 PATIENCE_MS = 120_000  # for one condition, on a machine that is busy with something else
 
 
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_OFFLINE": "1",
+    "GRADIO_IS_E2E_TEST": "1",  # gradio then notices a closed tab within a second
+}
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    import synthetic
-
-    from app import build_app
-    from pages import _precomputed
-    from pages._theme import launch_settings
-
+    """Address of the app in a process of its own."""
     folder = tmp_path_factory.mktemp("assets")
-    synthetic.write(folder / "data")
-    synthetic.write_weights(folder / "models")
-    kept = _precomputed.DATA, _precomputed.MODELS
-    _precomputed.DATA, _precomputed.MODELS = folder / "data", folder / "models"
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    demo = build_app()
-    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_settings())
-    yield demo
-    demo.close()
-    _precomputed.DATA, _precomputed.MODELS = kept
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(Path(__file__).with_name("serve.py")), str(folder), str(port)]
+    environment = {**os.environ, **QUIET, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio"))}
+    address = f"http://127.0.0.1:{port}/"
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            _wait_for(address, process)
+            yield address
+        finally:
+            process.terminate()
+
+
+def _wait_for(address, process):
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail(f"the app did not answer at {address}; exit status {process.poll()}")
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +99,8 @@ class Visit:
 
     def data(self, view, expression):
         """Evaluate an expression over `chart`, the plotly node of a view."""
-        return self.page.evaluate(
-            f"(() => {{ const chart = document.querySelector('#{view} .mpq-chart'); return {expression}; }})()"
-        )
+        chart = f"document.querySelector('#{view} .mpq-chart')"
+        return self.page.evaluate(f"(() => {{ const chart = {chart}; return {expression}; }})()")
 
     def until(self, expression):
         """Wait until a JavaScript expression is true."""
@@ -108,6 +122,6 @@ class Visit:
 def visit(server, browser):
     context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    found = Visit(context.new_page(), server.local_url)
+    found = Visit(context.new_page(), server)
     yield found
     context.close()

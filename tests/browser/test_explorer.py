@@ -42,9 +42,8 @@ def test_dragging_the_slider_changes_the_map_and_the_link(visit):
     visit.page.mouse.down()
     visit.page.mouse.move(handle["x"] + handle["width"] * 0.15, middle, steps=8)
     visit.page.mouse.up()
-    visit.until(
-        f"JSON.stringify(document.querySelector('#bits-map .mpq-chart').data[0].z.map(r => r.slice(0, 8))) !== {before!r}"
-    )
+    rows = "document.querySelector('#bits-map .mpq-chart').data[0].z.map(row => row.slice(0, 8))"
+    visit.until(f"JSON.stringify({rows}) !== {before!r}")
     visit.until("new URLSearchParams(location.search).get('w') < 3")
     assert visit.errors == []
 

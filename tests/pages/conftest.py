@@ -6,6 +6,15 @@ import synthetic
 from pages import _precomputed, _workspace
 
 
+def pytest_configure(config):
+    # Building a page, gradio makes event loops that the garbage collector closes, in whichever test is next.
+    for left_over in ("<socket.socket", "<function BaseEventLoop.__del__"):
+        config.addinivalue_line(
+            "filterwarnings",
+            f"ignore:Exception ignored in. {left_over}:pytest.PytestUnraisableExceptionWarning",
+        )
+
+
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assets")
