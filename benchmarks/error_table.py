@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from mpqdm_core.calibrate import CalibrationSettings, calibrate
+from mpqdm_core.calibration import CalibrationSettings, calibrate
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import measure_error_table

@@ -2,9 +2,9 @@
 
     python -m benchmarks.kurtosis [--quick]
 
-`pass_ratio` is the time of `channel_kurtosis` over all layers divided by that of one `abs().sum()` over the same
-tensors; `scipy_speedup` the time of `scipy.stats.kurtosis(fisher=False)` divided by ours, on the same float32 data.
-The three alternate. `--quick` takes about a tenth of the layers of every size.
+`pass_ratio` is the time of `channel_kurtosis` over all layers divided by that of one `abs().sum()` over the
+same tensors; `scipy_speedup` the time of `scipy.stats.kurtosis(fisher=False)` divided by ours, on the same
+float32 data. The three alternate. `--quick` takes about a tenth of the layers of every size.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from benchmarks._record import Figure, arguments, record
 from mpqdm_core.allocation import BitPlan
-from mpqdm_core.calibrate import CalibrationSettings, calibrate
+from mpqdm_core.calibration import CalibrationSettings, calibrate
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.loading import load_denoiser
-from mpqdm_core.quantize import quantize
+from mpqdm_core.quantization import quantize
 from mpqdm_core.sampling import sample
 
 MODEL = "sprites-ldm"

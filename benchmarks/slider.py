@@ -1,7 +1,7 @@
 """From a moved budget slider to the heatmap's new data, as the page's own handler returns it.
 
-`ms` is the median of 20 calls with 20 different averages, nothing solved before: allocation, figures, and their
-JSON text. Run with `python -m benchmarks.slider`; it takes seconds, so `--quick` changes nothing.
+`ms` is the median of 20 calls with 20 different averages, nothing solved before: allocation, figures, and
+their JSON text. Run with `python -m benchmarks.slider`; it takes seconds, so `--quick` changes nothing.
 """
 
 from __future__ import annotations

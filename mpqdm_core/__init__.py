@@ -1,1 +1,126 @@
-"""Mixed-precision low-bit quantization of diffusion models."""
+"""Mixed-precision low-bit quantization of diffusion models: load, calibrate, allocate, quantize, compare.
+
+Names are imported when they are first used: the page's first screen needs allocations, not torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpqdm_core.allocation import Allocation as Allocation
+    from mpqdm_core.allocation import AllocationSettings as AllocationSettings
+    from mpqdm_core.allocation import BitPlan as BitPlan
+    from mpqdm_core.allocation import allocate as allocate
+    from mpqdm_core.allocation import feasible_range as feasible_range
+    from mpqdm_core.allocation import frontier as frontier
+    from mpqdm_core.calibration import Calibration as Calibration
+    from mpqdm_core.calibration import CalibrationSettings as CalibrationSettings
+    from mpqdm_core.calibration import calibrate as calibrate
+    from mpqdm_core.comparison import Comparison as Comparison
+    from mpqdm_core.comparison import compare as compare
+    from mpqdm_core.denoiser import Denoiser as Denoiser
+    from mpqdm_core.denoiser import LayerSpec as LayerSpec
+    from mpqdm_core.denoiser import SamplerSettings as SamplerSettings
+    from mpqdm_core.error_table import ErrorTable as ErrorTable
+    from mpqdm_core.errors import BudgetError as BudgetError
+    from mpqdm_core.errors import Cancelled as Cancelled
+    from mpqdm_core.errors import DataError as DataError
+    from mpqdm_core.errors import LoadError as LoadError
+    from mpqdm_core.errors import MpqdmError as MpqdmError
+    from mpqdm_core.errors import SettingsError as SettingsError
+    from mpqdm_core.errors import ShapeError as ShapeError
+    from mpqdm_core.loading import bundled_models as bundled_models
+    from mpqdm_core.loading import load_denoiser as load_denoiser
+    from mpqdm_core.measure import RowSettings as RowSettings
+    from mpqdm_core.measure import measure_error_table as measure_error_table
+    from mpqdm_core.outliers import OutlierStats as OutlierStats
+    from mpqdm_core.outliers import outlier_stats as outlier_stats
+    from mpqdm_core.quant_settings import QuantSettings as QuantSettings
+    from mpqdm_core.quantization import QuantizedDenoiser as QuantizedDenoiser
+    from mpqdm_core.quantization import quantize as quantize
+    from mpqdm_core.sampling import Samples as Samples
+    from mpqdm_core.sampling import sample as sample
+    from mpqdm_core.sensitivity import channel_sensitivity as channel_sensitivity
+
+_HOME = {
+    "Allocation": "mpqdm_core.allocation",
+    "AllocationSettings": "mpqdm_core.allocation",
+    "BitPlan": "mpqdm_core.allocation",
+    "BudgetError": "mpqdm_core.errors",
+    "Calibration": "mpqdm_core.calibration",
+    "CalibrationSettings": "mpqdm_core.calibration",
+    "Cancelled": "mpqdm_core.errors",
+    "Comparison": "mpqdm_core.comparison",
+    "DataError": "mpqdm_core.errors",
+    "Denoiser": "mpqdm_core.denoiser",
+    "ErrorTable": "mpqdm_core.error_table",
+    "LayerSpec": "mpqdm_core.denoiser",
+    "LoadError": "mpqdm_core.errors",
+    "MpqdmError": "mpqdm_core.errors",
+    "OutlierStats": "mpqdm_core.outliers",
+    "QuantSettings": "mpqdm_core.quant_settings",
+    "QuantizedDenoiser": "mpqdm_core.quantization",
+    "RowSettings": "mpqdm_core.measure",
+    "SamplerSettings": "mpqdm_core.denoiser",
+    "Samples": "mpqdm_core.sampling",
+    "SettingsError": "mpqdm_core.errors",
+    "ShapeError": "mpqdm_core.errors",
+    "allocate": "mpqdm_core.allocation",
+    "bundled_models": "mpqdm_core.loading",
+    "calibrate": "mpqdm_core.calibration",
+    "channel_sensitivity": "mpqdm_core.sensitivity",
+    "compare": "mpqdm_core.comparison",
+    "feasible_range": "mpqdm_core.allocation",
+    "frontier": "mpqdm_core.allocation",
+    "load_denoiser": "mpqdm_core.loading",
+    "measure_error_table": "mpqdm_core.measure",
+    "outlier_stats": "mpqdm_core.outliers",
+    "quantize": "mpqdm_core.quantization",
+    "sample": "mpqdm_core.sampling",
+}
+
+__all__ = [
+    "Allocation",
+    "AllocationSettings",
+    "BitPlan",
+    "BudgetError",
+    "Calibration",
+    "CalibrationSettings",
+    "Cancelled",
+    "Comparison",
+    "DataError",
+    "Denoiser",
+    "ErrorTable",
+    "LayerSpec",
+    "LoadError",
+    "MpqdmError",
+    "OutlierStats",
+    "QuantSettings",
+    "QuantizedDenoiser",
+    "RowSettings",
+    "SamplerSettings",
+    "Samples",
+    "SettingsError",
+    "ShapeError",
+    "allocate",
+    "bundled_models",
+    "calibrate",
+    "channel_sensitivity",
+    "compare",
+    "feasible_range",
+    "frontier",
+    "load_denoiser",
+    "measure_error_table",
+    "outlier_stats",
+    "quantize",
+    "sample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

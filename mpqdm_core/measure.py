@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mpqdm_core.activations import TimestepClock
-from mpqdm_core.calibrate import Calibration
+from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.error_table import BITS, ErrorTable
 from mpqdm_core.errors import SettingsError
@@ -25,7 +25,7 @@ from mpqdm_core.kurtosis import channel_kurtosis
 from mpqdm_core.patches import input_patches
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
-from mpqdm_core.quantize import PreparedLayer, check_match, prepare_layer
+from mpqdm_core.quantization import PreparedLayer, check_match, prepare_layer
 from mpqdm_core.recording import hooks, memory_errors, replica, spread
 from mpqdm_core.weights import fit_weight, round_weight
 

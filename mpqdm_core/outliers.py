@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mpqdm_core.calibrate import Calibration
+from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.input_stats import LayerInputStats
 from mpqdm_core.kurtosis import ChannelStatistics, channel_statistics
 from mpqdm_core.progress import Report, silent
-from mpqdm_core.quantize import check_match, layer_prescale
+from mpqdm_core.quantization import check_match, layer_prescale
 from mpqdm_core.weights import prescaled_weight
 
 

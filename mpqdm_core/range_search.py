@@ -17,13 +17,15 @@ from torch import Tensor
 from mpqdm_core.affine import SMALLEST_SCALE, Grid, QParams, choose_qparams_minmax
 from mpqdm_core.errors import SettingsError, ShapeError
 
+ROUNDING = 1.5 * 2.0**23  # adding it to a float32 below 2**22 leaves no digits after the point
 SHRINK_STEP = 0.01  # neighbouring candidates differ by this share of the full range
 MAX_CANDIDATES = 100
-BLOCK_VALUES = 1 << 17  # 512 KiB of float32: temporaries stay in the second-level cache
+BLOCK_VALUES = 32_767  # stays in the cache; torch splits larger work, and waiting for threads costs more here
 # For 1..8 bits: points of the histogram for each level, and how far above the best estimate a candidate is
 # still scored exactly. More levels afford fewer points; their scores also differ more between candidates.
 BINS_PER_LEVEL = (256, 256, 128, 64, 48, 32, 24, 16)
 CONTENDER_MARGIN = (0.003, 0.003, 0.003, 0.003, 0.005, 0.008, 0.012, 0.02)
+PRODUCT_ROWS = 1024  # histograms multiplied by the table at once, about 16 MB of them at 8 bits
 HISTOGRAM_GAIN = 4  # exact values a table entry may cost, for each value that is described by the table
 CACHED_BITS = 5  # tables of one level grid are kept between calls up to this width (16 MB at most)
 FEWEST_TAIL_VALUES = 16  # largest values at either end whose clipping is put right one by one ...
@@ -92,7 +94,11 @@ def search_range_tensor(
         )
         return QParams(scale=found.scale[0], zero_point=found.zero_point[0], bits=found.bits[0], grid=grid)
     rows = values.detach().float()  # (T, n)
-    low, high = rows.aminmax(dim=1)
+    blocks = torch.split(rows, _height(rows))
+    low, high = (
+        torch.cat([block.amin(dim=1) for block in blocks]),
+        torch.cat([block.amax(dim=1) for block in blocks]),
+    )
     full = choose_qparams_minmax(low, high, bits, grid)
     search = _Search(rows, full, exponent, candidates)
     search.score_contenders()
@@ -151,17 +157,24 @@ class _Search:
         table = build(bits, start, edges, self.mid_rise, self.exponent, self.factors.numel())
         table = table.to(self.rows.device)  # (bins, F)
         margin = CONTENDER_MARGIN[bits - 1]
-        for part in torch.split(members, self._height):
-            block = self.rows[part] / self.full.scale[part].unsqueeze(1)  # (g, n) in steps of the full range
-            position = block - start if edges else block.abs()
-            estimates = _histogram(position.mul_(BINS_PER_LEVEL[bits - 1]), table.shape[0]) @ table  # (g, F)
+        for chunk in torch.split(members, PRODUCT_ROWS):
+            histograms, corrections = [], []
+            for part in torch.split(chunk, _height(self.rows)):
+                block = self.rows.index_select(0, part).div_(
+                    self.full.scale[part].unsqueeze(1)
+                )  # (g, n) in steps
+                if edges is None:
+                    corrections.append(self._clipping(block, part))
+                position = block.sub_(start) if edges else block.abs_()
+                histograms.append(_histogram(position.mul_(BINS_PER_LEVEL[bits - 1]), table.shape[0]))
+            estimates = torch.cat(histograms) @ table  # (rows of the chunk, F)
             reliable = estimates
             if edges is None:
-                correction, complete = self._clipping(block, part)
-                estimates += correction
+                estimates += torch.cat([correction for correction, _ in corrections])
+                complete = torch.cat([complete for _, complete in corrections])
                 reliable = torch.where(complete, estimates, torch.inf)  # others are too low
             best = reliable.amin(dim=1, keepdim=True)
-            self.wanted[part] = estimates <= best + margin * best.abs()
+            self.wanted[chunk] = estimates <= best + margin * best.abs()
 
     def _clipping(self, block: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
         """(g, F) what clipping adds to scores without it, and (g, F) whether all clipped values were seen."""
@@ -169,7 +182,7 @@ class _Search:
         tails = torch.stack([block.topk(kept, dim=1).values, block.neg().topk(kept, dim=1).values], dim=1)
         edges = torch.stack([self.highest[part], -self.lowest[part]], dim=1)[:, :, None, None]  # (g, 2, 1, 1)
         steps = tails.unsqueeze(3) / self.factors  # (g, 2, k, F) in steps of the candidate
-        nearest = steps.floor().add_(0.5) if self.mid_rise else steps.round()
+        nearest = _nearest(steps, mid_rise=self.mid_rise)
         beyond = steps > edges + 0.5
         change = _powers((steps - edges).clamp_(min=0.0), self.exponent)
         change -= _powers(steps - nearest, self.exponent)
@@ -180,27 +193,31 @@ class _Search:
     def _score(self) -> None:
         """Compute the wanted scores, sums of |error|**exponent in full-range steps, exactly."""
         row, candidate = self.wanted.nonzero(as_tuple=True)
-        for here in torch.split(torch.arange(row.numel(), device=row.device), self._height):
+        for here in torch.split(torch.arange(row.numel(), device=row.device), _height(self.rows)):
             owner, factor = row[here], self.factors[candidate[here]]
             scale = (self.full.scale[owner] * factor).unsqueeze(1)
-            steps = self.rows[owner].div_(scale)  # (P, n) in steps of the candidate
-            nearest = steps.floor().add_(0.5) if self.mid_rise else steps.round()
+            steps = self.rows.index_select(0, owner).div_(scale)  # (P, n) in steps of the candidate
+            nearest = _nearest(steps, mid_rise=self.mid_rise)
             nearest.clamp_(self.lowest[owner].unsqueeze(1), self.highest[owner].unsqueeze(1))
             error = _powers(steps.sub_(nearest), self.exponent)
             self.scores[owner, candidate[here]] = error.sum(dim=1) * factor.pow(self.exponent)
 
-    @property
-    def _height(self) -> int:
-        """How many rows make a block."""
-        return max(1, BLOCK_VALUES // self.rows.shape[1])
+
+def _height(rows: Tensor) -> int:
+    """How many rows make a block."""
+    return max(1, BLOCK_VALUES // rows.shape[1])
+
+
+def _nearest(steps: Tensor, *, mid_rise: bool) -> Tensor:
+    """Nearest level of a grid without ends; a tie goes either way, its error is the same."""
+    if mid_rise:
+        return steps.sub(0.5).add_(ROUNDING).sub_(ROUNDING).add_(0.5)
+    return steps.add(ROUNDING).sub_(ROUNDING)
 
 
 def _powers(error: Tensor, exponent: float) -> Tensor:
-    """|error|**exponent in place; through logarithms, which vectorise better than a power."""
-    error.square_()
-    if exponent == 2.0:
-        return error
-    return error.log_().mul_(exponent / 2).exp_()
+    """|error|**exponent in place."""
+    return error.square_() if exponent == 2.0 else error.abs_().pow_(exponent)
 
 
 def _histogram(position: Tensor, bins: int) -> Tensor:
@@ -229,7 +246,7 @@ def _table(
     points = torch.arange(2**bits * per_level + 2, dtype=torch.float32) / per_level + start  # (bins,)
     factors = shrink_factors(candidates)  # (F,)
     steps = points.unsqueeze(1) / factors  # (bins, F)
-    nearest = steps.floor() + 0.5 if mid_rise else steps.round()
+    nearest = _nearest(steps, mid_rise=mid_rise)
     if edges is not None:
         nearest.clamp_(*edges)
     return _powers((steps - nearest).mul_(factors), exponent)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpqdm_core.calibrate import Calibration
+from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.progress import Report, silent
-from mpqdm_core.quantize import check_match
+from mpqdm_core.quantization import check_match
 from mpqdm_core.recording import memory_errors, output_tensor, replica, spread
 
 

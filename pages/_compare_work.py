@@ -99,8 +99,8 @@ def compare_plans(solved: Solved, order: Order, report: Report) -> Compared:
 
 
 def _compare(solved: Solved, plans: list[tuple[str, str, BitPlan]], order: Order, report: Report) -> Compared:
-    from mpqdm_core.compare import compare
-    from mpqdm_core.quantize import quantize
+    from mpqdm_core.comparison import compare
+    from mpqdm_core.quantization import quantize
     from mpqdm_core.sampling import sample
 
     work, phases = solved.work, 2 + 2 * len(plans)

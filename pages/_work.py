@@ -79,7 +79,7 @@ def ensure_denoiser(work: Workspace, report: Report) -> Any:
 
 def ensure_calibration(work: Workspace, report: Report, samples: int = 32) -> Any:
     """The calibration, from the shipped file or made now."""
-    from mpqdm_core.calibrate import Calibration, CalibrationSettings, calibrate
+    from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 
     denoiser = ensure_denoiser(work, report)
     if work.calibration is None and work.precomputed is not None:
@@ -99,7 +99,7 @@ def measure(work: Workspace, activation_bits: int | None, samples: int, report: 
     Raises:
         Cancelled: raised by `report`.
     """
-    from mpqdm_core.calibrate import CalibrationSettings, calibrate
+    from mpqdm_core.calibration import CalibrationSettings, calibrate
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.outlier_map import OutlierMap
     from mpqdm_core.outliers import outlier_stats

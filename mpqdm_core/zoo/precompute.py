@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mpqdm_core.allocation import AllocationSettings, allocate
-from mpqdm_core.calibrate import Calibration, CalibrationSettings, calibrate
-from mpqdm_core.compare import compare
+from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
+from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import measure_error_table
 from mpqdm_core.outliers import outlier_stats
 from mpqdm_core.quant_settings import QuantSettings
-from mpqdm_core.quantize import quantize
+from mpqdm_core.quantization import quantize
 from mpqdm_core.sampling import Samples, decode, sample
 from mpqdm_core.sensitivity import channel_sensitivity
 from mpqdm_core.zoo import sprites

@@ -32,7 +32,7 @@ class EncoderSettings:
     """Everything that decides the trained encoder."""
 
     seed: int = 0
-    steps: int = 2500
+    steps: int = 1800
     batch_size: int = 64
     learning_rate: float = 2e-3
     noise: float = 0.15  # largest standard deviation of added noise, pictures within [-1, 1]

@@ -15,7 +15,7 @@ from mpqdm_core.errors import Cancelled, DataError, SettingsError
 from mpqdm_core.kurtosis import channel_kurtosis
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.quant_settings import QuantSettings
-from mpqdm_core.quantize import prepare_layer
+from mpqdm_core.quantization import prepare_layer
 from mpqdm_core.weights import fit_weight
 
 EVERYTHING = RowSettings(images_per_step=99, positions=9999)

@@ -38,7 +38,9 @@ def test_a_default_page_has_a_short_link():
     assert encode(PageState()) == "v=1"
 
 
-@given(st.dictionaries(st.sampled_from(["tab", "m", "w", "a", "b", "lk", "l", "c", "t", "sd", "k"]), st.text()))
+@given(
+    st.dictionaries(st.sampled_from(["tab", "m", "w", "a", "b", "lk", "l", "c", "t", "sd", "k"]), st.text())
+)
 def test_any_text_gives_a_state_within_its_ranges(query):
     state = decode(query)
     assert 1.0 <= state.weight_bits <= 8.0

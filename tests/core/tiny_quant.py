@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 from tiny_models import latent_scheduler, tiny_vae
 
 from mpqdm_core.allocation.plan import BitPlan
-from mpqdm_core.calibrate import Calibration, CalibrationSettings, calibrate
+from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.denoiser import Denoiser, SamplerSettings, describe_layers
 from mpqdm_core.families import FAMILIES, make_denoiser
 from mpqdm_core.input_stats import StatsCollector

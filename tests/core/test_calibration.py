@@ -7,7 +7,7 @@ import torch
 from tiny_quant import SMALL, small_calibration, small_denoiser
 from torch import nn
 
-from mpqdm_core.calibrate import Calibration, CalibrationSettings, calibrate
+from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.denoiser import hash_network
 from mpqdm_core.errors import Cancelled, DataError, LoadError, SettingsError
 from mpqdm_core.input_stats import StatsCollector

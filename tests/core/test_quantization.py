@@ -14,7 +14,7 @@ from mpqdm_core.bit_report import report_bits
 from mpqdm_core.denoiser import SamplerSettings, hash_network
 from mpqdm_core.errors import Cancelled, DataError, SettingsError
 from mpqdm_core.layers import QuantLayer
-from mpqdm_core.quantize import QuantSettings, activation_ranges, layer_prescale, quantize
+from mpqdm_core.quantization import QuantSettings, activation_ranges, layer_prescale, quantize
 from mpqdm_core.sampling import sample
 from mpqdm_core.weights import prescaled_weight
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mpqdm_core.activations import ActivationQuantizer, TimestepClock
 from mpqdm_core.allocation.plan import BitPlan
 from mpqdm_core.bit_report import BitReport, report_bits
-from mpqdm_core.calibrate import Calibration
+from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.errors import DataError
 from mpqdm_core.input_stats import LayerInputStats

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mpqdm_core.compare import compare
+from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.encoding import encode
 from mpqdm_core.errors import Cancelled, DataError, SettingsError

@@ -1,0 +1,66 @@
+"""Write the measured figures of `benchmarks/results` into README.md and the model card, between their markers.
+
+    python -m benchmarks._readme
+
+Nothing in these tables is typed by hand: a figure that was not measured does not appear.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+DOCUMENTS = {
+    ROOT / "README.md": None,  # every benchmark
+    ROOT / "assets" / "models" / "sprites-ldm" / "README.md": "zoo_quality",
+}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown table of all figures: value, bar, met, benchmark, device."""
+    lines = ["| figure | measured | bar | met |", "| --- | --- | --- | --- |"]
+    for name, result in sorted(results.items()):
+        for figure, entry in result["figures"].items():
+            bar = entry.get("bar")
+            met = {True: "yes", False: "**no**", None: ""}[entry.get("met")]
+            value = f"{number(entry['value'])} {entry['unit']}"
+            lines.append(f"| `{name}.{figure}` | {value} | {'' if bar is None else number(bar)} | {met} |")
+    devices = sorted({str(result["device"]) for result in results.values()})
+    return "\n".join([*lines, "", f"Measured on: {'; '.join(devices)}."])
+
+
+def number(value: float) -> str:
+    """Three significant digits, whole numbers whole."""
+    if float(value).is_integer() and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def read_results(only: str | None) -> dict[str, dict[str, Any]]:
+    """Read the results files, or a single one."""
+    paths = sorted(RESULTS.glob("*.json") if only is None else RESULTS.glob(f"{only}.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def fill(text: str, content: str) -> str:
+    """Replace what stands between the markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Rewrite the documents."""
+    for path, only in DOCUMENTS.items():
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            if BEGIN in text and END in text:
+                path.write_text(fill(text, table(read_results(only))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
