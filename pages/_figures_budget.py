@@ -102,7 +102,7 @@ def search_figure(layer: str | None, curve: Sequence[float] | None) -> Figure:
     values = [float(value) for value in curve] if curve is not None else []
     best = int(np.nanargmin(values)) if values and np.isfinite(values).any() else -1
     colours = ["var(--mpq-mark)" if g == best else "var(--mpq-accent)" for g in range(len(values))]
-    words = [f"{value:.3g}" + (" ◀ chosen" if g == best else "") for g, value in enumerate(values)]
+    words = [("✓ " if g == best else "") + f"{value:.3g}" for g, value in enumerate(values)]
     bars = {
         "type": "bar",
         "x": list(range(len(values))),
@@ -117,7 +117,11 @@ def search_figure(layer: str | None, curve: Sequence[float] | None) -> Figure:
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     span = (high - low) or (high or 1.0) * 0.1
     layout = {
-        "xaxis": {"title": {"text": "groups moved up, and as many down (g)"}, "dtick": 1, "showgrid": False},
+        "xaxis": {
+            "title": {"text": "groups moved up, and as many down (g); ✓ is chosen"},
+            "dtick": 1,
+            "showgrid": False,
+        },
         "yaxis": {
             "title": {"text": "error of the layer's output"},
             "range": [max(0.0, low - span), high + span * 0.3],

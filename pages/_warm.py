@@ -6,7 +6,13 @@ import importlib
 import logging
 import threading
 
-LATER = ("torch", "mpqdm_core.bit_report", "mpqdm_core.loading", "mpqdm_core.quantization", "mpqdm_core.sampling")
+LATER = (
+    "torch",
+    "mpqdm_core.bit_report",
+    "mpqdm_core.loading",
+    "mpqdm_core.quantization",
+    "mpqdm_core.sampling",
+)
 PAUSE_S = 4.0  # lets the first visitor's page come first; imports hold the interpreter lock
 
 

@@ -117,7 +117,7 @@ def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ..
         work = workspace(session)
         choices = [(name, index) for index, name in enumerate(work.class_names)]
         kept = [index for index in chosen or () if index in range(len(choices))]
-        drop = gr.Dropdown(choices=choices, value=kept, interactive=bool(choices))
+        drop = gr.Dropdown(choices=choices, value=kept, multiselect=True, interactive=bool(choices))
         return drop, gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
 
 

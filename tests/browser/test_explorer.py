@@ -24,7 +24,7 @@ def set_bits(visit, value):
 def test_the_first_page_is_useful_and_nothing_leaves_the_machine(visit):
     visit.open()
     assert visit.drawn("overview") >= 1
-    visit.page.wait_for_selector("#layers td:has-text('down_blocks.0.resnets.0.conv1') >> visible=true")
+    visit.page.wait_for_selector("#layers >> text=down_blocks.0.resnets.0.conv1 >> visible=true")
     for name in ("Outliers", "Bit budget", "Compare"):
         open_tab(visit, name)
     visit.page.wait_for_selector("#pair canvas >> visible=true")
