@@ -1,0 +1,1 @@
+"""What the project measures: one module a benchmark, one results file each."""

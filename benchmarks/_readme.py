@@ -1,4 +1,4 @@
-"""Write the measured figures of `benchmarks/results` into README.md and the model card, between their markers.
+"""Write the figures of `benchmarks/results` into README.md and the model card, between their markers.
 
     python -m benchmarks._readme
 

@@ -1,4 +1,4 @@
-"""The results file every benchmark writes: figures with their bars, raw repeats, and what they were measured on."""
+"""The results file every benchmark writes: figures with their bars, raw repeats, what they ran on."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def record(
     Args:
         name: of the benchmark.
         figures: by name, without the benchmark's.
-        repeats: raw measurements by name; their median and spread (smallest, largest) are written beside them.
+        repeats: raw measurements by name; median, smallest and largest are written beside them.
         seed: of everything random in it.
         folder: where the file goes.
         notes: sentences on how it was measured, for instance that it was a quick run.

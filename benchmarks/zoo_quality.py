@@ -2,8 +2,8 @@
 
     python -m benchmarks.zoo_quality [--quick]
 
-Figures are on the features of `sprites-encoder`. `--quick` draws 200 pictures instead of 5,000. The model cards quote
-the results file.
+Figures are on the features of `sprites-encoder`. `--quick` draws 200 pictures instead of 5,000. The
+model cards quote the results file.
 """
 
 from __future__ import annotations

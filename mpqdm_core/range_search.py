@@ -88,17 +88,14 @@ def search_range_tensor(
     if not 1 <= candidates <= MAX_CANDIDATES:
         raise SettingsError(f"candidates must be in 1..{MAX_CANDIDATES}, got {candidates}")
     if values.ndim == 1:
-        row_bits = bits.reshape(1) if isinstance(bits, Tensor) and bits.ndim == 0 else bits
         found = search_range_tensor(
-            values.unsqueeze(0), row_bits, grid=grid, exponent=exponent, candidates=candidates
+            values.unsqueeze(0), bits, grid=grid, exponent=exponent, candidates=candidates
         )
         return QParams(scale=found.scale[0], zero_point=found.zero_point[0], bits=found.bits[0], grid=grid)
     rows = values.detach().float()  # (T, n)
     blocks = torch.split(rows, _height(rows))
-    low, high = (
-        torch.cat([block.amin(dim=1) for block in blocks]),
-        torch.cat([block.amax(dim=1) for block in blocks]),
-    )
+    low = torch.cat([block.amin(dim=1) for block in blocks])
+    high = torch.cat([block.amax(dim=1) for block in blocks])
     full = choose_qparams_minmax(low, high, bits, grid)
     search = _Search(rows, full, exponent, candidates)
     search.score_contenders()
@@ -157,14 +154,17 @@ class _Search:
         table = build(bits, start, edges, self.mid_rise, self.exponent, self.factors.numel())
         table = table.to(self.rows.device)  # (bins, F)
         margin = CONTENDER_MARGIN[bits - 1]
+        height = _height(self.rows)
+        kept = min(self.rows.shape[1], max(FEWEST_TAIL_VALUES, self.rows.shape[1] // TAIL_SHARE))
+        if edges is None:
+            height = min(height, max(1, BLOCK_VALUES // (2 * kept * self.factors.numel())))
         for chunk in torch.split(members, PRODUCT_ROWS):
             histograms, corrections = [], []
-            for part in torch.split(chunk, _height(self.rows)):
-                block = self.rows.index_select(0, part).div_(
-                    self.full.scale[part].unsqueeze(1)
-                )  # (g, n) in steps
+            for part in torch.split(chunk, height):
+                scale = self.full.scale[part].unsqueeze(1)
+                block = self.rows.index_select(0, part).div_(scale)  # (g, n) in steps of the full range
                 if edges is None:
-                    corrections.append(self._clipping(block, part))
+                    corrections.append(self._clipping(block, part, kept))
                 position = block.sub_(start) if edges else block.abs_()
                 histograms.append(_histogram(position.mul_(BINS_PER_LEVEL[bits - 1]), table.shape[0]))
             estimates = torch.cat(histograms) @ table  # (rows of the chunk, F)
@@ -176,9 +176,8 @@ class _Search:
             best = reliable.amin(dim=1, keepdim=True)
             self.wanted[chunk] = estimates <= best + margin * best.abs()
 
-    def _clipping(self, block: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    def _clipping(self, block: Tensor, part: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """(g, F) what clipping adds to scores without it, and (g, F) whether all clipped values were seen."""
-        kept = min(block.shape[1], max(FEWEST_TAIL_VALUES, block.shape[1] // TAIL_SHARE))
         tails = torch.stack([block.topk(kept, dim=1).values, block.neg().topk(kept, dim=1).values], dim=1)
         edges = torch.stack([self.highest[part], -self.lowest[part]], dim=1)[:, :, None, None]  # (g, 2, 1, 1)
         steps = tails.unsqueeze(3) / self.factors  # (g, 2, k, F) in steps of the candidate

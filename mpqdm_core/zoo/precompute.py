@@ -2,8 +2,8 @@
 
     python -m mpqdm_core.zoo.precompute
 
-Calibration, outlier statistics, one error table for each number of activation bits, and a strip of pictures for a
-few allocations. Each step is skipped when its file is there, so a killed run goes on; `--fresh` starts over.
+Calibration, outlier statistics, one error table for each number of activation bits, and a strip of pictures
+for a few allocations. Each step is skipped when its file is there, so a killed run goes on; `--fresh` starts over.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import measure_error_table
+from mpqdm_core.outlier_map import OutlierMap
 from mpqdm_core.outliers import outlier_stats
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
@@ -37,6 +38,7 @@ from mpqdm_core.zoo import sprites
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "data"
 TABLE_BITS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 7, 8, None)
 STRIP_SEEDS = range(10)  # one picture of each class
+SHIPPED_ROWS = 10  # per layer and timestep, so that the calibration stays below 12 MB
 STRIP_EVERY = 2  # recorded steps between two tiles of a strip
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,9 @@ def precompute(denoiser: Denoiser, folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n")
     if not (folder / "outliers.npz").exists():
         logger.info("outlier statistics")
-        outlier_stats(denoiser, calibration, QuantSettings().prescale_alpha).save(folder / "outliers.npz")
+        stats = outlier_stats(denoiser, calibration, QuantSettings().prescale_alpha)
+        names = [layer.name for layer in denoiser.quantizable_layers]
+        OutlierMap.from_stats(stats, names).save(folder / "outliers.npz")
     sensitivity = None
     for bits in TABLE_BITS:
         path = folder / f"error_table_{'none' if bits is None else f'a{bits}'}.npz"
@@ -103,7 +107,7 @@ def _calibration(denoiser: Denoiser, folder: Path) -> Calibration:
     path = folder / "calibration.safetensors"
     if not path.exists():
         logger.info("calibration")
-        calibrate(denoiser, CalibrationSettings()).save(path)
+        calibrate(denoiser, CalibrationSettings(rows_per_step=SHIPPED_ROWS)).save(path)
     return Calibration.load(path)
 
 
@@ -124,7 +128,7 @@ def _strips(denoiser: Denoiser, calibration: Calibration, folder: Path) -> None:
         quantized = quantize(denoiser, calibration, plan, settings)
         drawn = sample(quantized.denoiser, labels=labels, seeds=STRIP_SEEDS, record="all")
         figures = dict(_figures(reference, drawn))
-        figures["bits per weight, effective"] = f"{quantized.bit_report.effective:.2f}"
+        figures["bits per weight, effective"] = f"{quantized.bit_report.effective_bits:.2f}"
         entries.append(_entry(denoiser, drawn, variant.key, variant.title, target, figures))
     document = {
         "tile": sprites.IMAGE_SIZE,
