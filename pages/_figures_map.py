@@ -168,10 +168,11 @@ def _steps(colours: Sequence[str]) -> list[list[Any]]:
 
 
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
-    decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
-    if len(decades) < 2:
-        decades = np.linspace(np.log10(low), np.log10(high), 4)
-    return {"tickvals": decades.tolist(), "ticktext": [f"{10**decade:.3g}" for decade in decades]}
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    digits = (1,) if last - first > 3 else (1, 2, 3, 5)
+    marks = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+    shown = [mark for mark in marks if low <= mark <= high]
+    return {"tickvals": np.log10(shown).tolist(), "ticktext": [f"{mark:g}" for mark in shown]}
 
 
 def _figure(

@@ -48,7 +48,7 @@ def encode_sprites(
         path = folder / f"{stream}-{start:07d}.safetensors"
         if not path.exists():
             images, labels = sprites.batch(stream, range(start, start + CHUNK))
-            posteriors = [vae.encode(part).latent_dist for part in to_tensor(images).split(100)]
+            posteriors = [vae.encode(part).latent_dist for part in torch.split(to_tensor(images), 100)]
             tensors = {
                 "mean": torch.cat([posterior.mean for posterior in posteriors]).contiguous(),
                 "std": torch.cat([posterior.std for posterior in posteriors]).contiguous(),

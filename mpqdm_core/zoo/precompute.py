@@ -3,7 +3,8 @@
     python -m mpqdm_core.zoo.precompute
 
 Calibration, outlier statistics, one error table for each number of activation bits, and a strip of pictures
-for a few allocations. Each step is skipped when its file is there, so a killed run goes on; `--fresh` starts over.
+for a few allocations. Each step is skipped when its file is there, so a killed run goes on; `--fresh` starts
+over.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def _strips(denoiser: Denoiser, calibration: Calibration, folder: Path) -> None:
 def _figures(reference: Samples, drawn: Samples) -> Iterator[tuple[str, str]]:
     comparison = compare(reference, drawn)
     yield "PSNR to full precision", f"{comparison.image_psnr_db.mean.value:.1f} dB"
-    yield "SSIM", f"{comparison.image_ssim.mean.value:.3f}"
+    if comparison.image_ssim is not None:
+        yield "SSIM", f"{comparison.image_ssim.mean.value:.3f}"
 
 
 def _entry(

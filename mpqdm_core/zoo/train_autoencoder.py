@@ -106,8 +106,8 @@ def train(settings: AutoencoderSettings, run: RunFolder, minutes: float) -> Auto
         with torch.set_grad_enabled(index < settings.encoder_steps * settings.shares):
             posterior = model.encode(pixels).latent_dist
             latents = posterior.sample(generator)
-        decoded = model.decode(latents).sample
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        decoded: Tensor = model.decode(latents).sample
+        kl: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
         return reconstruction_loss(decoded, pixels, settings.edge_weight) + settings.kl_weight * kl
 
     for step in range(first, settings.steps):

@@ -42,7 +42,7 @@ class EncoderSettings:
 def train(settings: EncoderSettings, run: RunFolder, minutes: float) -> SpritesEncoder:
     """Train to the last step, or until the time is up; return the averaged weights."""
     torch.manual_seed(settings.seed)
-    model = SpritesEncoder().to(memory_format=torch.channels_last)
+    model = SpritesEncoder()
     average = Average(model, 0.995)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=1e-3, fused=True
@@ -59,7 +59,7 @@ def train(settings: EncoderSettings, run: RunFolder, minutes: float) -> SpritesE
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         average.update(model, step)
         if step % 100 == 99:
@@ -69,7 +69,8 @@ def train(settings: EncoderSettings, run: RunFolder, minutes: float) -> SpritesE
         if stop:
             break
     average.copy_to(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def degrade(pixels: Tensor, noise: float, generator: torch.Generator) -> Tensor:
@@ -89,7 +90,7 @@ def _labelled(stream: int, start: int, count: int) -> tuple[Tensor, dict[str, Te
         name: torch.tensor([choices.index(getattr(scene, name)) for scene in scenes])
         for name, choices in HEADS.items()
     }
-    return to_tensor(images).to(memory_format=torch.channels_last), targets
+    return to_tensor(images), targets
 
 
 def _loss(model: SpritesEncoder, pixels: Tensor, targets: dict[str, Tensor], spatial_weight: float) -> Tensor:

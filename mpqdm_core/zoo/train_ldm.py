@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import logging
 import os
+import platform
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +109,7 @@ def diffusion_loss(
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     dropped = torch.rand(count, generator=generator) < settings.class_dropout
     classes = torch.where(dropped, len(sprites.KINDS), labels)
-    predicted = network(noisy, timesteps, class_labels=classes).sample
+    predicted: Tensor = network(noisy, timesteps, class_labels=classes).sample
     snr = (alpha / (1 - alpha)).flatten()
     weight = snr.clamp(max=settings.snr_limit) / snr
     return ((predicted - noise).square().mean(dim=(1, 2, 3)) * weight).mean()
@@ -182,7 +184,7 @@ def sample_grid(
     labels = list(range(len(sprites.KINDS))) * per_class
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(labels))]
     pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(
+    images: Tensor = pipeline(
         class_labels=labels,
         generator=generators,
         num_inference_steps=20,
@@ -226,6 +228,26 @@ def main() -> None:
     run.restore({"average": average})
     pipeline = assemble(settings, average, vae, latents.scaling_factor)
     pipeline.save_pretrained(arguments.export, safe_serialization=True)
+    _write_training(arguments, run, settings)
+
+
+def _write_training(arguments: argparse.Namespace, run: RunFolder, settings: DenoiserSettings) -> None:
+    """Keep what decided the weights beside them."""
+    vae_run = RunFolder(arguments.autoencoder)
+    document = {
+        "autoencoder": {
+            **json.loads((vae_run.folder / "settings.json").read_text()),
+            "log": _last_line(vae_run),
+        },
+        "denoiser": {**asdict(settings), "log": _last_line(run)},
+        "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+    }
+    (arguments.export / "training.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _last_line(run: RunFolder) -> dict[str, float]:
+    line: dict[str, float] = json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])
+    return line
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ class Average(nn.Module):
         """Return the averaged weights by parameter name."""
         return dict(self.shadow)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Take averaged weights by parameter name."""
         for name, value in state_dict.items():
             self.shadow[name].copy_(value)
