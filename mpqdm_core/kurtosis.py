@@ -130,9 +130,9 @@ def _rows(weight: Tensor) -> Tensor:
     """(C_out, n) view of a weight, detached; float64 or something that fits into float32."""
     if weight.ndim < 2:
         raise ShapeError(f"weight must be (C_out, ...), got shape {tuple(weight.shape)}")
-    if weight[:1].numel() == 0 and weight.shape[0] > 0:
+    if 0 in weight.shape[1:]:
         raise ShapeError(f"weight has no values in a channel: shape {tuple(weight.shape)}")
-    return weight.detach().reshape(weight.shape[0], -1)
+    return weight.detach().flatten(1)
 
 
 def _blocks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -57,8 +57,7 @@ def search_range(
     """
     if weight.ndim < 2:
         raise ShapeError(f"weight must be (C_out, ...), got shape {tuple(weight.shape)}")
-    rows = weight.reshape(weight.shape[0], -1) if weight.numel() else weight.flatten(1)
-    return search_range_tensor(rows, bits, grid=grid, exponent=exponent, candidates=candidates)
+    return search_range_tensor(weight.flatten(1), bits, grid=grid, exponent=exponent, candidates=candidates)
 
 
 @torch.no_grad()
@@ -81,7 +80,7 @@ def search_range_tensor(
         ShapeError: other shapes, or no values.
         SettingsError: a setting outside its range.
     """
-    if values.ndim not in (1, 2) or (values.numel() == 0 and values.shape[0] > 0) or values.shape[-1] == 0:
+    if values.ndim not in (1, 2) or values.shape[-1] == 0:
         raise ShapeError(f"values must be (n,) or (T, n) with n > 0, got shape {tuple(values.shape)}")
     if not 1.0 <= exponent <= 4.0:
         raise SettingsError(f"exponent must be in [1, 4], got {exponent}")
