@@ -4,7 +4,8 @@
 
 `speedup_<shape set>` is the time of the loop divided by ours on the same weights; `same_scales_<shape set>`
 the share of channels with the same scale. `ms_1280x11520` is stated. The loop takes its channels one by one,
-in whole-row torch operations; on large shapes it is timed on a sample of the channels and scaled up. `--quick` samples more thinly.
+in whole-row torch operations; on large shapes it is timed on a sample of the channels and scaled up.
+`--quick` samples more thinly.
 """
 
 from __future__ import annotations
