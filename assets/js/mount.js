@@ -1,2 +1,8 @@
 // Runs when a linked view appears. The words a Python listener may attach to: 'cell' 'point' 'rows' 'act'
-window.mpqdm.mount({ element, props, trigger, watch });
+// Gradio loads each script once, and a second view does not wait for a script that the first still loads.
+(function start() {
+  const page = window.mpqdm, ready = page && page.mount && page.kinds && page.kinds[props.kind];
+  const plotly = window.moduleName || window.Plotly || props.kind === "header";
+  if (ready && plotly) page.mount({ element, props, trigger, watch });
+  else setTimeout(start, 25);
+})();
