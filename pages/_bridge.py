@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from functools import cache
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,12 @@ import gradio as gr
 from pages._text import ASSETS
 from pages._theme import SCRIPTS, head, plotly_script
 
-TEMPLATE = "<div class='mpq-view'></div>"
+# What never changes stands in the template: a view in a tab not yet opened forgets its other properties when
+# one of them is updated.
+TEMPLATE = (
+    "<div class='mpq-view' data-kind='{kind}' data-label='{label}' data-height='{height}' data-name='{name}'>"
+    "</div>"
+)
 
 
 def serve_scripts() -> None:
@@ -28,15 +34,13 @@ def _mount() -> str:
 def view(kind: str, *, label: str, elem_id: str, height: int = 420, **props: Any) -> gr.HTML:
     """A view of `kind` (a name registered in assets/js); update it by returning gr.HTML(<prop>=...)."""
     return gr.HTML(
-        html_template=TEMPLATE,
+        html_template=TEMPLATE.format(
+            kind=kind, label=escape(label, quote=True), height=height, name=elem_id
+        ),
         js_on_load=_mount(),
         head=head(),
         elem_id=elem_id,
         elem_classes=[f"mpq-{kind}"],
-        kind=kind,
-        label=label,
-        height=height,
-        name=elem_id,
         **props,
     )
 

@@ -18,7 +18,7 @@
     const title = page.node("h3", {}), facts = page.node("p", { class: "mpq-facts", "aria-live": "polite" });
     const chart = page.node("div", { class: "mpq-chart mpq-chart-small", role: "img" });
     const output = page.node("output", { class: "mpq-big" });
-    const slider = page.node("input", { type: "range", min: 1, max: 8, step: 1, value: 4, id: `${props.name}-bits`,
+    const slider = page.node("input", { type: "range", min: 1, max: 8, step: 1, value: 4, id: `${root.dataset.name}-bits`,
       "aria-label": "Bits of this channel", oninput: () => show(Number(slider.value)) });
     const order = page.node("select", { "aria-label": "Order of the values", onchange: () => show(Number(slider.value)) },
       page.node("option", { value: "error" }, "largest rounding error first"),
@@ -26,7 +26,7 @@
       page.node("option", { value: "place" }, "in the order they are stored"));
     const table = page.node("div", { class: "mpq-rounding", tabindex: 0, role: "region", "aria-label": "Values before and after rounding" });
     const body = page.node("div", {}, title,
-      page.node("label", { class: "mpq-inline", for: `${props.name}-bits` }, "Bits", slider, output), facts, chart,
+      page.node("label", { class: "mpq-inline", for: `${root.dataset.name}-bits` }, "Bits", slider, output), facts, chart,
       page.node("label", { class: "mpq-inline" }, "The values being rounded,", order), table);
     root.append(empty, body);
     let data = null, codes = null, values = null;

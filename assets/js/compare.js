@@ -16,9 +16,9 @@
     const { node } = page;
     root.classList.add("mpq-pair");
     const range = (name, low, high, step, value, text) => {
-      const input = node("input", { type: "range", min: low, max: high, step, value, id: `${props.name}-${name}`, oninput: () => render() });
+      const input = node("input", { type: "range", min: low, max: high, step, value, id: `${root.dataset.name}-${name}`, oninput: () => render() });
       const output = node("output", { class: "mpq-big" });
-      return { input, output, row: node("label", { class: "mpq-inline", for: `${props.name}-${name}` }, text, input, output) };
+      return { input, output, row: node("label", { class: "mpq-inline", for: `${root.dataset.name}-${name}` }, text, input, output) };
     };
     const buttons = MODES.map(([mode, label]) => node("button", { type: "button", class: "mpq-small", "data-mode": mode, onclick: () => setMode(mode) }, label));
     const left = node("select", { "aria-label": "Left picture", onchange: () => render(true) });

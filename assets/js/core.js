@@ -7,7 +7,7 @@
 
   page.mount = (view) => {
     view.root = view.element.querySelector(".mpq-view");
-    page.kinds[view.props.kind](view);
+    page.kinds[view.root.dataset.kind](view);
   };
 
   // Parse a prop that carries JSON; an empty prop is null. The same text is parsed once.

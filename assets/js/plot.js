@@ -73,7 +73,7 @@
       root.classList.remove("is-empty");
       figure = next;
       width = root.clientWidth;
-      chart.style.height = `${(figure.meta && figure.meta.height) || props.height || 420}px`;
+      chart.style.height = `${(figure.meta && figure.meta.height) || root.dataset.height || 420}px`;
       const themed = page.themed(figure);
       const layout = merge(merge(baseLayout(width), themed.layout), { uirevision: (figure.meta && figure.meta.view) || "keep" });
       if (width < NARROW && rows()) layout.yaxis = { ...layout.yaxis, ...(figure.meta.narrow_yaxis || {}) };
@@ -116,7 +116,7 @@
 
     root.tabIndex = 0;
     root.setAttribute("role", "group");
-    root.setAttribute("aria-label", props.label || "chart");
+    root.setAttribute("aria-label", root.dataset.label || "chart");
     root.addEventListener("keydown", (event) => {
       const names = rows(), step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
       if (!names || !step || event.target !== root) return;
