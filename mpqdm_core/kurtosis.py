@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from mpqdm_core.errors import ShapeError
 
 BLOCK_VALUES = 32_767  # stays in the cache; torch splits larger work, and waiting for threads costs more here
+NUMPY_BLOCK_VALUES = (
+    65_536  # numpy does not split; larger blocks then cost least, as long as the cache holds two
+)
 LONGEST_SEGMENT = 2048  # values summed in float32 before float64 takes over
 SAFE_M2 = (1e-14, 1e13)  # outside, fourth powers in float32 underflow or overflow
 OUTLIER_SIGMAS = 6.0
@@ -48,13 +50,10 @@ def channel_kurtosis(weight: Tensor) -> Tensor:
     rows = _rows(weight)
     if rows.dtype == torch.float64:
         return _kurtosis_float64(rows)
-    result = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
-    for start, block in _blocks(rows):
-        kurtosis, trusted = _kurtosis_float32(block)
-        if not bool(trusted.all()):
-            kurtosis[~trusted] = _kurtosis_float64(block[~trusted])
-        result[start : start + block.shape[0]] = kurtosis
-    return result
+    kurtosis, trusted = _kurtosis_float32(rows)
+    if not bool(trusted.all()):
+        kurtosis[~trusted] = _kurtosis_float64(rows[~trusted])
+    return kurtosis
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,18 +142,30 @@ def _blocks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield start, block if block.dtype in (torch.float32, torch.float64) else block.float()
 
 
-def _kurtosis_float32(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Kurtosis of float32 rows and whether float32 was enough for it; both (rows,)."""
-    height, count = block.shape
-    length = _segment_length(count)
-    mean = block.mean(dim=1, keepdim=True)  # (rows, 1)
-    squares = functional.mse_loss(block, mean.expand_as(block), reduction="none")  # (rows, n), one pass
-    segments = squares.view(height, -1, length)  # (rows, segments, length)
-    m2 = segments.sum(dim=2).double().sum(dim=1) / count  # (rows,)
-    m4 = torch.linalg.vector_norm(segments, dim=2).double().square().sum(dim=1) / count  # (rows,)
+def _kurtosis_float32(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Kurtosis of rows through float32, and whether float32 was enough for it; both (C_out,)."""
+    count, n = rows.shape
+    length = _segment_length(n)
+    means = np.empty((count, 1), dtype=np.float32)
+    squares, fourths = (np.empty((count, n // length), dtype=np.float32) for _ in range(2))
+    height = max(1, NUMPY_BLOCK_VALUES // n)
+    buffer = np.empty((height, n), dtype=np.float32)
+    for start in range(0, count, height):
+        here = slice(start, start + height)
+        values = rows[here].float().cpu().numpy()  # (rows, n)
+        with np.errstate(over="ignore", invalid="ignore"):  # such channels are not trusted below
+            np.divide(values.sum(axis=1, keepdims=True), np.float32(n), out=means[here])
+            powers = np.subtract(values, means[here], out=buffer[: values.shape[0]])  # (rows, n)
+            segments = powers.reshape(-1, n // length, length)  # a view
+            np.vecdot(segments, segments, out=squares[here])
+            np.multiply(powers, powers, out=powers)
+            np.vecdot(segments, segments, out=fourths[here])
+    m2 = torch.from_numpy(squares).to(rows.device).double().sum(dim=1) / n  # (C_out,)
+    m4 = torch.from_numpy(fourths).to(rows.device).double().sum(dim=1) / n  # (C_out,)
+    mean = torch.from_numpy(means).to(rows.device).double().squeeze(1)  # (C_out,)
     smallest, largest = SAFE_M2
     # The mean is rounded to float32: an offset that only matters where it is not small beside the deviation.
-    trusted = (m2 > smallest) & (m2 < largest) & (mean.squeeze(1).double().square() <= m2)
+    trusted = (m2 > smallest) & (m2 < largest) & (mean.square() <= m2)
     return m4 / m2.square(), trusted
 
 
