@@ -22,6 +22,9 @@ from mpqdm_core.errors import SettingsError
 
 Exemption = Literal["8-bit", "full precision"]
 
+PIPELINE_NOTES = ("class_names", "guidance_scale")
+"""Entries of `model_index.json` that are no components."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExemptRule:
@@ -137,7 +140,7 @@ class Denoiser:
 
 def rebuild_pipeline(pipeline: Any, **components: Any) -> Any:
     """A new pipeline of the same class and the same parts, except the given ones; progress bars off."""
-    settings = {key: value for key, value in pipeline.config.items() if key == "class_names"}
+    settings = {key: value for key, value in pipeline.config.items() if key in PIPELINE_NOTES}
     rebuilt = type(pipeline)(**{**pipeline.components, **settings, **components})
     rebuilt.set_progress_bar_config(disable=True)
     return rebuilt

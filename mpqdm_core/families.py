@@ -6,7 +6,7 @@ A family contributes only this; sampling is always done by the model's own diffu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -189,7 +189,7 @@ def make_denoiser(
         layers=describe_layers(
             network, example_inputs(network), family.exempt_rules if exempt_rules is None else exempt_rules
         ),
-        sampler=family.sampler,
+        sampler=_sampler(pipeline, family),
         num_classes=num_classes,
         class_names=tuple(names),
         content_hash=hash_network(network, pipeline.scheduler),
@@ -207,3 +207,9 @@ def example_inputs(network: nn.Module) -> dict[str, Tensor]:
     zero = torch.zeros(1, dtype=torch.long, device=parameter.device)
     labels = {} if config.num_class_embeds is None else {"class_labels": zero}
     return {"sample": sample, "timestep": zero, **labels}
+
+
+def _sampler(pipeline: Any, family: Family) -> SamplerSettings:
+    """Take the family's settings, with the guidance scale that the folder says the model was measured at."""
+    scale = pipeline.config.get("guidance_scale") if family.conditional else None
+    return family.sampler if scale is None else replace(family.sampler, guidance_scale=float(scale))

@@ -16,7 +16,7 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors import SafetensorError
 
-from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.denoiser import PIPELINE_NOTES, Denoiser
 from mpqdm_core.errors import LoadError, SettingsError
 from mpqdm_core.families import FAMILIES, Family, make_denoiser
 from mpqdm_core.model_files import (
@@ -32,6 +32,7 @@ from mpqdm_core.model_files import (
 BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 PICTURE_CHANNELS = (1, 3)
 BYTES_PER_MB = 1_000_000
+MAX_GUIDANCE = 100  # far above any use; larger values overflow
 ALLOCATION_FAILURE = "can't allocate memory"  # in the RuntimeError by which torch says MemoryError
 
 # What diffusers raises on a configuration that fits no model; the original follows as the cause.
@@ -139,7 +140,10 @@ def _part_folders(folder: Path, index: Mapping[str, Any], family: Family) -> dic
     present = {
         name: entry
         for name, entry in index.items()
-        if not name.startswith("_") and name != "class_names" and entry != [None, None] and entry is not None
+        if not name.startswith("_")
+        and name not in PIPELINE_NOTES
+        and entry != [None, None]
+        and entry is not None
     }
     needs = f"a {family.folder_classes[0]} needs {listed(family.parts)}"
     folders: dict[str, str] = {}
@@ -171,7 +175,12 @@ def _build(folder: Path, index: Mapping[str, Any], family: Family, folders: Mapp
             cls = next(cls for cls in family.parts[part] if cls.__name__ == index[name][1])
             built[part] = _load_part(folder, name, cls)
     _check_fit(folder, family, built)
-    extra = {"class_names": index.get("class_names")} if family.conditional else {}
+    extra = {name: index.get(name) for name in PIPELINE_NOTES} if family.conditional else {}
+    scale = extra.get("guidance_scale")
+    if scale is not None and not (isinstance(scale, int | float) and 0 <= scale <= MAX_GUIDANCE):
+        raise LoadError(
+            f"guidance_scale in {folder / INDEX_FILE} must be a number in [0, {MAX_GUIDANCE}], got {scale!r}"
+        )
     return family.pipeline_class(**built, **extra)
 
 

@@ -35,6 +35,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
         vae: AutoencoderKL,
         scheduler: DDIMScheduler,
         class_names: Sequence[str] | None = None,
+        guidance_scale: float | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -43,6 +44,8 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
             vae: its `scaling_factor` and `shift_factor`, when set, relate its latents to the network's.
             scheduler: DDIM.
             class_names: one name per class, kept in `model_index.json`.
+            guidance_scale: the scale this model was measured at, kept there too; a note, not a default of
+                the call.
 
         Raises:
             SettingsError: the network has no class embedding, or the names do not match it.
@@ -56,7 +59,8 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
         if class_names is not None and len(class_names) != embeddings - 1:
             raise SettingsError(f"expected {embeddings - 1} class names, got {len(class_names)}")
         self.register_modules(unet=unet, vae=vae, scheduler=scheduler)
-        self.register_to_config(class_names=None if class_names is None else list(class_names))
+        names = None if class_names is None else list(class_names)
+        self.register_to_config(class_names=names, guidance_scale=guidance_scale)
 
     @property
     def num_classes(self) -> int:
