@@ -21,11 +21,7 @@ from torch import Tensor
 from mpqdm_core.errors import ShapeError
 
 BLOCK_VALUES = 32_767  # stays in the cache; torch splits larger work, and waiting for threads costs more here
-NUMPY_BLOCK_VALUES = 1 << 18  # numpy does not split; calls cost least in larger blocks that caches still hold
-    65_536  # numpy does not split; larger blocks then cost least, as long as the cache holds two
-)
-MOST_WORKERS = 4  # beyond, memory is the limit
-WORTH_THREADS = 1 << 20  # values of a weight from which several threads pay
+NUMPY_BLOCK_VALUES = 1 << 18  # numpy does not split; fewer calls, and caches still hold it
 LONGEST_SEGMENT = 2048  # values summed in float32 before float64 takes over
 SAFE_M2 = (1e-14, 1e13)  # outside, fourth powers in float32 underflow or overflow
 OUTLIER_SIGMAS = 6.0
