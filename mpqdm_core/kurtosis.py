@@ -7,9 +7,7 @@ are collected in float64; channels where that could lose digits, and float64 inp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -149,27 +147,17 @@ def _kurtosis_float32(rows: Tensor) -> tuple[Tensor, Tensor]:
     means = np.empty((count, 1), dtype=np.float32)
     squares, fourths = (np.empty((count, n // length), dtype=np.float32) for _ in range(2))
     height = max(1, NUMPY_BLOCK_VALUES // n)
-
-    def measure(first: int, last: int) -> None:
-        buffer = np.empty((height, n), dtype=np.float32)
-        for start in range(first, last, height):
-            here = slice(start, min(start + height, last))
-            values = rows[here].float().cpu().numpy()  # (rows, n)
-            with np.errstate(over="ignore", invalid="ignore"):  # such channels are not trusted below
-                np.divide(values.sum(axis=1, keepdims=True), np.float32(n), out=means[here])
-                powers = np.subtract(values, means[here], out=buffer[: values.shape[0]])  # (rows, n)
-                segments = powers.reshape(-1, n // length, length)  # a view
-                np.vecdot(segments, segments, out=squares[here])
-                np.multiply(powers, powers, out=powers)
-                np.vecdot(segments, segments, out=fourths[here])
-
-    workers = min(MOST_WORKERS, os.cpu_count() or 1, count) if rows.numel() >= WORTH_THREADS else 1
-    if workers == 1:
-        measure(0, count)
-    else:  # numpy releases the interpreter while it computes
-        edges = np.linspace(0, count, workers + 1).astype(int).tolist()
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(measure, edges[:-1], edges[1:]))
+    buffer = np.empty((height, n), dtype=np.float32)
+    for start in range(0, count, height):
+        here = slice(start, start + height)
+        values = rows[here].float().cpu().numpy()  # (rows, n)
+        with np.errstate(over="ignore", invalid="ignore"):  # such channels are not trusted below
+            np.divide(values.sum(axis=1, keepdims=True), np.float32(n), out=means[here])
+            powers = np.subtract(values, means[here], out=buffer[: values.shape[0]])  # (rows, n)
+            segments = powers.reshape(-1, n // length, length)  # a view
+            np.vecdot(segments, segments, out=squares[here])
+            np.multiply(powers, powers, out=powers)
+            np.vecdot(segments, segments, out=fourths[here])
     m2 = torch.from_numpy(squares).to(rows.device).double().sum(dim=1) / n  # (C_out,)
     m4 = torch.from_numpy(fourths).to(rows.device).double().sum(dim=1) / n  # (C_out,)
     mean = torch.from_numpy(means).to(rows.device).double().squeeze(1)  # (C_out,)
