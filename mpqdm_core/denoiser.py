@@ -33,6 +33,7 @@ class ExemptRule:
     pattern: str
     exempt: Exemption
     reason: str
+    input_headroom: float = 1.0  # how far beyond the calibrated input range the 8 bits reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class LayerSpec:
     macs: int  # multiply-accumulates of one forward pass of one sample; classifier-free guidance takes two
     exempt: Exemption | None
     reason: str  # why it is exempt; empty if it is not
+    input_headroom: float = 1.0  # factor on its calibrated input range, when its inputs are quantized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,4 +219,5 @@ def _spec(name: str, module: Any, macs: int, rules: Sequence[ExemptRule]) -> Lay
         macs=macs,
         exempt=None if rule is None else rule.exempt,
         reason="" if rule is None else rule.reason,
+        input_headroom=1.0 if rule is None else rule.input_headroom,
     )

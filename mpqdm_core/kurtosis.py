@@ -148,11 +148,13 @@ def _kurtosis_float32(rows: Tensor) -> tuple[Tensor, Tensor]:
     squares, fourths = (np.empty((count, n // length), dtype=np.float32) for _ in range(2))
     height = max(1, NUMPY_BLOCK_VALUES // n)
     buffer = np.empty((height, n), dtype=np.float32)
+    ones = np.ones(length, dtype=np.float32)
     for start in range(0, count, height):
         here = slice(start, start + height)
         values = rows[here].float().cpu().numpy()  # (rows, n)
         with np.errstate(over="ignore", invalid="ignore"):  # such channels are not trusted below
-            np.divide(values.sum(axis=1, keepdims=True), np.float32(n), out=means[here])
+            sums = np.vecdot(values.reshape(-1, n // length, length), ones)  # twice as fast as a plain sum
+            means[here] = sums.sum(axis=1, keepdims=True, dtype=np.float64) / n
             powers = np.subtract(values, means[here], out=buffer[: values.shape[0]])  # (rows, n)
             segments = powers.reshape(-1, n // length, length)  # a view
             np.vecdot(segments, segments, out=squares[here])

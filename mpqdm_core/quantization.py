@@ -165,6 +165,7 @@ def prepare_layer(
             weight=weight, activation=ActivationQuantizer(channel_axis=axis, prescale=prescale)
         )
     scale, zero_point = activation_ranges(stats, prescale, bits, settings.range_exponent)
+    scale = scale * spec.input_headroom
     activation = ActivationQuantizer(
         channel_axis=axis,
         prescale=prescale,
