@@ -176,7 +176,7 @@ class OutlierMap:
         if not source.is_file():
             raise LoadError(f"no outlier statistics at {source}")
         try:
-            with np.load(source, allow_pickle=False) as archive:
+            with source.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
                 plain: dict[str, Any] = {name: archive[name] for name in _PLAIN}
                 parts = {

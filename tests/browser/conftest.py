@@ -20,6 +20,7 @@ FLAGS = [
     "--no-first-run",
 ]
 PATIENCE_MS = 150_000  # for one condition, on a machine that is busy with something else
+CLICKS, CLICK_MS = 10, 5_000
 START_S = 240  # for the server, on the same
 
 
@@ -108,15 +109,25 @@ class Visit:
         self.page.wait_for_function(expression)
 
     def click_cell(self, view, column, row):
-        """Click the middle of a cell of a map, through plotly's own axes."""
-        place = self.data(
-            view,
-            f"(() => {{ const box = chart.getBoundingClientRect(), l = chart._fullLayout; return ["
-            f"box.left + l._size.l + l.xaxis.d2p({column}), box.top + l._size.t + l.yaxis.d2p({row})]; }})()",
-        )
-        self.page.mouse.move(*place)
-        self.until(f"document.querySelector('#{view} .mpq-chart .hoverlayer').childElementCount > 0")
-        self.page.mouse.click(*place)
+        """Click the middle of a cell until the page has a selection: a redraw swallows a click."""
+        from playwright.sync_api import TimeoutError as TooLate
+
+        for _ in range(CLICKS):
+            place = self.data(
+                view,
+                "(({left, top}, {xaxis, yaxis, _size}) => "
+                f"[left + _size.l + xaxis.d2p({column}), top + _size.t + yaxis.d2p({row})])"
+                "(chart.getBoundingClientRect(), chart._fullLayout)",
+            )
+            self.page.mouse.move(place[0] + 3, place[1])
+            self.page.mouse.move(*place)
+            self.page.mouse.click(*place)
+            try:
+                self.page.wait_for_function("window.mpqdm.selection.layer !== null", timeout=CLICK_MS)
+            except TooLate:
+                continue
+            return
+        pytest.fail(f"no selection after {CLICKS} clicks at column {column}, row {row} of {view}")
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """The page reads a made-up model in these tests."""
 
+import gc
+import warnings
+
 import pytest
 import synthetic
 
@@ -13,6 +16,14 @@ def pytest_configure(config):
             "filterwarnings",
             f"ignore:Exception ignored in. {left_over}:pytest.PytestUnraisableExceptionWarning",
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loops_gradio_left():
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
