@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ CONTENDER_MARGIN = (0.003, 0.003, 0.003, 0.003, 0.005, 0.008, 0.012, 0.02)
 PRODUCT_ROWS = 1024  # histograms multiplied by the table at once, about 16 MB of them at 8 bits
 HISTOGRAM_GAIN = 4  # exact values a table entry may cost, for each value that is described by the table
 CACHED_BITS = 5  # tables of one level grid are kept between calls up to this width (16 MB at most)
-FEWEST_TAIL_VALUES = 16  # largest values at either end whose clipping is put right one by one ...
+FEWEST_TAIL_VALUES = 8  # largest values at either end whose clipping is put right one by one ...
 TAIL_SHARE = 128  # ... or one in so many, if that is more
 
 
@@ -166,7 +167,7 @@ class _Search:
                     corrections.append(self._clipping(block, part, kept))
                 position = block.sub_(start) if edges else block.abs_()
                 histograms.append(_histogram(position.mul_(BINS_PER_LEVEL[bits - 1]), table.shape[0]))
-            estimates = torch.cat(histograms) @ table  # (rows of the chunk, F)
+            estimates = _product(torch.cat(histograms), table)  # (rows of the chunk, F)
             reliable = estimates
             if edges is None:
                 estimates += torch.cat([correction for correction, _ in corrections])
@@ -229,6 +230,14 @@ def _histogram(position: Tensor, bins: int) -> Tensor:
     counts -= shifts
     counts[:, 1:] += shifts[:, :-1]
     return counts
+
+
+def _product(histograms: Tensor, table: Tensor) -> Tensor:
+    """`histograms @ table`; on a CPU row by row, too little at once for the library to wait for other threads."""
+    if histograms.device.type != "cpu":
+        return histograms @ table
+    rows = np.matmul(histograms.numpy()[:, np.newaxis], table.numpy())  # (g, 1, F)
+    return torch.from_numpy(rows[:, 0])
 
 
 def _table(
