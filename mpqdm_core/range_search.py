@@ -233,7 +233,7 @@ def _histogram(position: Tensor, bins: int) -> Tensor:
 
 
 def _product(histograms: Tensor, table: Tensor) -> Tensor:
-    """`histograms @ table`; on a CPU row by row, too little at once for the library to wait for other threads."""
+    """`histograms @ table`; on a CPU row by row, too little at once to be split over threads."""
     if histograms.device.type != "cpu":
         return histograms @ table
     rows = np.matmul(histograms.numpy()[:, np.newaxis], table.numpy())  # (g, 1, F)
