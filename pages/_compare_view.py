@@ -73,8 +73,11 @@ def shipped_metrics(model: str) -> str:
     if not variants:
         return ""
     names = list(variants[0]["figures"])
-    rows = [[name, *(str(variant["figures"].get(name, "")) for variant in variants)] for name in names]
-    return table(["Against full precision", *(str(variant["title"]) for variant in variants)], rows)
+    rows = [
+        [str(variant["title"]), *(str(variant["figures"].get(name, "")) for name in names)]
+        for variant in variants
+    ]
+    return table(["Against full precision", *names], rows)
 
 
 def metrics(found: Compared) -> str:
