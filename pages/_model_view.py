@@ -9,11 +9,13 @@ from typing import Any
 
 from PIL import Image
 
+from mpqdm_core.errors import LoadError
 from pages._bridge import dumps
 from pages._figures_map import value_map
 from pages._html import Card, cards, table
 from pages._layers import short
 from pages._precomputed import Precomputed
+from pages._session import open_bundled
 from pages._workspace import Workspace
 
 MEGA = 1e6
@@ -76,6 +78,14 @@ def overview(work: Workspace) -> str:
     if found is None:
         return ""
     return dumps(value_map(found.layer_names, found.layer_start, found.kurtosis, name="kurtosis"))
+
+
+def first_overview(model: str) -> str:
+    """The overview of a bundled model, or nothing when its results are missing or damaged."""
+    try:
+        return overview(open_bundled(model))
+    except LoadError:
+        return ""
 
 
 def layer_rows(work: Workspace) -> list[list[Any]]:

@@ -13,7 +13,7 @@ LATER = (
     "mpqdm_core.quantization",
     "mpqdm_core.sampling",
 )
-PAUSE_S = 4.0  # lets the first visitor's page come first; imports hold the interpreter lock
+PAUSE_S = 15.0  # the first page comes first: imports hold the interpreter lock for seconds
 
 
 def warm_up(pause: float = PAUSE_S) -> threading.Timer:

@@ -88,7 +88,7 @@ def build(ctx: Context) -> Model:
                 "plot",
                 label="Kurtosis of every channel: a row for each layer. Arrow keys move the selection.",
                 elem_id="overview",
-                fig="",
+                fig=showing.first_overview(DEFAULT_MODEL),  # in the page itself: seen before any event ran
             )
             to_outliers = gr.Button("Look at the outliers →", variant="primary", elem_id="to-outliers")
     gr.Markdown("Layers · click a row to select it everywhere", elem_classes=["mpq-title"])
