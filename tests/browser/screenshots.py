@@ -1,7 +1,7 @@
 """Take the pictures of every tab from the running page: `python -m tests.browser.screenshots [folder]`.
 
-The page shows the bundled model with its precomputed results. Light at full width goes into the README; dark
-and phone width are for looking at.
+The page shows the bundled model with its precomputed results. Light at full width goes into the README; a
+folder named on the command line also gets dark and phone width, for looking at.
 """
 
 import os
@@ -54,9 +54,9 @@ def serve():
     sys.exit("the app did not answer")
 
 
-def take(browser, address, folder):
+def take(browser, address, folder, looks):
     """Open every tab in every look and save what is there once its chart is drawn."""
-    for suffix, (theme, width) in LOOKS.items():
+    for suffix, (theme, width) in looks.items():
         page = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
         page.set_default_timeout(PATIENCE_MS)
         for tab, chart in TABS.items():
@@ -77,7 +77,7 @@ def main():
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-            take(browser, address, folder)
+            take(browser, address, folder, LOOKS if len(sys.argv) > 1 else {"": LOOKS[""]})
             browser.close()
     finally:
         process.terminate()
