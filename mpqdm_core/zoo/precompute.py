@@ -65,7 +65,7 @@ def variants() -> tuple[Variant, ...]:
     for bits in (4.0, 3.0, 2.0):
         for policy, weighting, scope in policies:
             settings = AllocationSettings(policy=policy, average_bits=bits, weighting=weighting, scope=scope)
-            title = f"{policy}, {bits:.0f}-bit weights on average, 8-bit activations"
+            title = f"{policy}, {bits:.0f} bits"
             made.append(
                 Variant(key=f"{policy}-w{bits:.0f}a8", title=title, activation_bits=8, allocation=settings)
             )
@@ -82,6 +82,7 @@ def precompute(denoiser: Denoiser, folder: Path) -> None:
         "description": "Class-conditional latent diffusion on ten kinds of sprites, trained by this project.",
         "class_names": list(sprites.KINDS),
         "layers": layers,
+        "parameters": denoiser.parameters,
         "sampler": asdict(denoiser.sampler),
         "model_hash": denoiser.content_hash,
         "calibration_hash": calibration.content_hash,
