@@ -1,8 +1,8 @@
 """Outlier statistics of the output channels of a weight.
 
 Streamed in blocks of rows that stay in the cache, so that a weight of any size costs one pass over memory
-and a few megabytes. Half and single precision are centred and raised in float32 on short segments whose sums
-are collected in float64; channels where that could lose digits, and float64 input, take a float64 path.
+and a few megabytes. Powers of half and single precision are summed in float32 on short segments, and those
+sums in float64; channels where that could lose digits, and float64 input, take a float64 path.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import Tensor
 from mpqdm_core.errors import ShapeError
 
 BLOCK_VALUES = 32_767  # stays in the cache; torch splits larger work, and waiting for threads costs more here
-NUMPY_BLOCK_VALUES = 1 << 18  # numpy does not split; fewer calls, and caches still hold it
+NUMPY_BLOCK_VALUES = 1 << 19  # numpy does not split: fewer calls; a second thread waits for the interpreter
 LONGEST_SEGMENT = 2048  # values summed in float32 before float64 takes over
 SAFE_M2 = (1e-14, 1e13)  # outside, fourth powers in float32 underflow or overflow
+LARGEST_MEAN = 0.25  # in standard deviations, for the float32 path
 OUTLIER_SIGMAS = 6.0
 MAD_TO_SIGMA = 1.4826  # standard deviation of a Gaussian in units of its median absolute deviation
 
@@ -142,31 +143,39 @@ def _blocks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _kurtosis_float32(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Kurtosis of rows through float32, and whether float32 was enough for it; both (C_out,)."""
+    moments = torch.from_numpy(_raw_moments(rows)).to(rows.device)  # (4, C_out)
+    mean, s2, s3, s4 = moments
+    m2 = s2 - mean.square()  # (C_out,)
+    m4 = s4 - 4 * mean * s3 + 6 * mean.square() * s2 - 3 * mean.square().square()  # (C_out,)
+    smallest, largest = SAFE_M2
+    # Beyond this mean the differences above lose digits that float32 sums do not have to spare.
+    trusted = (m2 > smallest) & (m2 < largest) & (mean.square() <= LARGEST_MEAN**2 * m2)
+    return m4 / m2.square(), trusted
+
+
+def _raw_moments(rows: Tensor) -> NDArray[np.float64]:
+    """Means of the first to fourth powers of every row, (4, C_out).
+
+    Of the values themselves: subtracting the mean first takes longer than all the sums together.
+    """
     count, n = rows.shape
     length = _segment_length(n)
-    means = np.empty((count, 1), dtype=np.float32)
-    squares, fourths = (np.empty((count, n // length), dtype=np.float32) for _ in range(2))
-    height = max(1, NUMPY_BLOCK_VALUES // n)
-    buffer = np.empty((height, n), dtype=np.float32)
+    sums = np.empty((4, count, n // length), dtype=np.float32)
     ones = np.ones(length, dtype=np.float32)
+    height = max(1, min(count, NUMPY_BLOCK_VALUES // n))
+    buffer = np.empty((height * n // length, length), dtype=np.float32)
     for start in range(0, count, height):
-        here = slice(start, start + height)
-        values = rows[here].float().cpu().numpy()  # (rows, n)
-        with np.errstate(over="ignore", invalid="ignore"):  # such channels are not trusted below
-            sums = np.vecdot(values.reshape(-1, n // length, length), ones)  # twice as fast as a plain sum
-            means[here] = sums.sum(axis=1, keepdims=True, dtype=np.float64) / n
-            powers = np.subtract(values, means[here], out=buffer[: values.shape[0]])  # (rows, n)
-            segments = powers.reshape(-1, n // length, length)  # a view
-            np.vecdot(segments, segments, out=squares[here])
-            np.multiply(powers, powers, out=powers)
-            np.vecdot(segments, segments, out=fourths[here])
-    m2 = torch.from_numpy(squares).to(rows.device).double().sum(dim=1) / n  # (C_out,)
-    m4 = torch.from_numpy(fourths).to(rows.device).double().sum(dim=1) / n  # (C_out,)
-    mean = torch.from_numpy(means).to(rows.device).double().squeeze(1)  # (C_out,)
-    smallest, largest = SAFE_M2
-    # The mean is rounded to float32: an offset that only matters where it is not small beside the deviation.
-    trusted = (m2 > smallest) & (m2 < largest) & (mean.square() <= m2)
-    return m4 / m2.square(), trusted
+        first, second, third, fourth = sums[:, start : start + height]
+        values = rows[start : start + height].float().cpu().numpy()
+        segments = values.reshape(*first.shape, length)
+        with np.errstate(over="ignore", invalid="ignore"):  # such channels are not trusted by the caller
+            squares = np.multiply(segments, segments, out=buffer[: first.size].reshape(segments.shape))
+            np.vecdot(segments, ones, out=first)
+            np.vecdot(segments, segments, out=second)
+            np.vecdot(squares, segments, out=third)
+            np.vecdot(squares, squares, out=fourth)
+    moments: NDArray[np.float64] = sums.sum(axis=2, dtype=np.float64) / n
+    return moments
 
 
 def _kurtosis_float64(rows: Tensor) -> Tensor:
