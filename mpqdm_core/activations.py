@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from mpqdm_core.errors import DataError, SettingsError, ShapeError
@@ -100,9 +101,38 @@ class TimestepClock:
         self._local = threading.local()
 
 
-def _round_straight_through(x: Tensor) -> Tensor:
-    """Round; the gradient passes as if nothing had happened. The value is exactly the rounded one."""
-    return x.round().detach() + (x - x.detach())
+class _FakeQuantizeInput(torch.autograd.Function):
+    """s * clamp(round(x * m), -z, n - z) for m = prescale / s; keeps x only and counts levels again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, multiplier: Tensor, levels: int
+    ) -> Tensor:
+        """Quantize and dequantize."""
+        ctx.save_for_backward(x, scale, zero_point, multiplier)
+        ctx.levels = levels
+        steps = x.mul(multiplier).round_()
+        return steps.clamp_(-zero_point, levels - zero_point).mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        """Straight-through inside the range, edges outside."""
+        x, scale, zero_point, multiplier = ctx.saved_tensors
+        ratio = x * multiplier
+        level = ratio.round()
+        edge = level.clamp(-zero_point, ctx.levels - zero_point)
+        inside = level == edge
+        grad_x = grad_scale = grad_zero = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad * inside).mul_(multiplier * scale)
+        if ctx.needs_input_grad[1]:
+            slope = torch.addcmul(edge, ratio, inside.to(ratio.dtype), value=-1.0)
+            grad_scale = torch.dot(grad.reshape(-1), slope.reshape(-1)).reshape(scale.shape)
+        if ctx.needs_input_grad[2]:
+            outside = grad.masked_fill(inside, 0.0).sum()
+            grad_zero = (-scale * outside).reshape(zero_point.shape)
+        return grad_x, grad_scale, grad_zero, None, None
 
 
 class ActivationQuantizer(nn.Module):
@@ -191,9 +221,9 @@ class ActivationQuantizer(nn.Module):
 
     def _differentiable(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         levels = 2 ** (self.bits or 0) - 1
-        multiplier = self._multipliers(scale.reshape(1))[0]
-        codes = _round_straight_through(x * multiplier)
-        return torch.minimum(torch.maximum(codes, -zero_point), levels - zero_point) * scale
+        multiplier = self._multipliers(scale.detach().reshape(1))[0]
+        result: Tensor = _FakeQuantizeInput.apply(x, scale, zero_point, multiplier, levels)  # type: ignore[no-untyped-call]
+        return result
 
     def _multipliers(self, scale: Tensor) -> Tensor:
         """Return prescale / scale by timestep, to broadcast over an input: (T, C or 1[, 1, 1])."""

@@ -1,8 +1,9 @@
 """Quantized twins of `nn.Linear` and `nn.Conv2d`, simulated, with one bit-width per output channel.
 
-y = Q_a(x * prescale) Q_w(W / prescale) + bias. Until frozen, the weight stays real and is rounded at each
-call, so that it can be trained; frozen, the rounded weight replaces it and the output is the same bit for
-bit. Values are floating point throughout: nothing here runs faster than full precision.
+y = Q_a(x * prescale) Q_w((W + B A) / prescale) + bias; the low-rank B A exists while fine-tuning only. Until
+frozen, the weight stays real and is rounded at each call, so that it can be trained; frozen, the rounded
+weight replaces it and the output is the same bit for bit. Values are floating point throughout: nothing
+here runs faster than full precision.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import SettingsError, ShapeError
+from mpqdm_core.lora import LowRank
 from mpqdm_core.weights import WeightParams, prescaled_weight, round_weight
 
 
@@ -58,6 +60,8 @@ class QuantLayer(nn.Module):
         self.register_buffer("bits", params.bits.clone())
         self.register_buffer("mid_rise", params.mid_rise.clone())
         self.activation = activation
+        self.low_rank: LowRank | None = None
+        self.held: Tensor | None = None  # stands in for the rounded weight in several calls
         self.frozen = False
 
     @property
@@ -73,18 +77,23 @@ class QuantLayer(nn.Module):
         )
 
     def quantized_weight(self) -> Tensor:
-        """Return Q_w(W / prescale), in floating point, of the shape of the weight."""
+        """Return Q_w((W + B A) / prescale), in floating point, of the shape of the weight."""
         if self.frozen:
             return self.weight
-        prescaled = prescaled_weight(self.weight, self.activation.prescale, self.groups)
+        if self.held is not None:
+            return self.held
+        weight = self.weight if self.low_rank is None else self.weight + self.low_rank.delta()
+        prescaled = prescaled_weight(weight, self.activation.prescale, self.groups)
         return round_weight(prescaled, self.weight_params)
 
     def freeze_(self) -> None:
         """Replace the real weight by the rounded one, for good; outputs stay the same, bit for bit."""
         if self.frozen:
             return
+        self.held = None
         with torch.no_grad():
             self.weight = nn.Parameter(self.quantized_weight(), requires_grad=False)
+        self.low_rank = None
         self.activation.freeze_()
         self.frozen = True
 

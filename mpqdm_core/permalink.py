@@ -20,6 +20,9 @@ WEIGHTINGS = ("none", "relative", "sensitivity")
 SCOPES = ("layer", "model")
 SIDES = ("weights", "prescaled", "activations")
 STATISTICS = ("kurtosis", "crest", "range_ratio", "outlier_fraction", "energy_share")
+GRIDS = ("mid-rise", "affine")
+EXEMPTIONS = {"8": "8-bit", "f": "full precision", "b": None}  # b: in the budget
+MAX_EXTRA = 5
 ALL_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 MAX_CHANNEL = 1_000_000
 MAX_SEED = 2**31 - 1
@@ -42,6 +45,11 @@ class PageState:
     scope: str = "model"
     allowed_bits: tuple[int, ...] = ALL_BITS
     locked: dict[str, int] = field(default_factory=dict)  # layer name -> bits
+    extra_groups: int = 0  # MPQ-DM+
+    grid: str = "mid-rise"
+    range_exponent: float = 2.4
+    prescale: bool = True
+    exempt: dict[str, str | None] = field(default_factory=dict)  # what differs from the family's rules
     layer: str | None = None  # the selection shared by all panels
     channel: int | None = None
     side: str = "weights"
@@ -78,6 +86,11 @@ def decode(query: Mapping[str, str]) -> PageState:
         scope=_one_of(query.get("s"), SCOPES, default.scope),
         allowed_bits=_bit_set(query.get("b"), default.allowed_bits),
         locked=_locks(query.get("lk")),
+        extra_groups=_integer(query.get("x"), default.extra_groups, 0, MAX_EXTRA) or 0,
+        grid=_one_of(query.get("g"), GRIDS, default.grid),
+        range_exponent=2.0 if query.get("r") == "2" else default.range_exponent,
+        prescale=query.get("ps") != "0",
+        exempt=_exempt(query.get("ex")),
         layer=layer,
         channel=channel if layer is not None else None,
         side=_one_of(query.get("side"), SIDES, default.side),
@@ -99,6 +112,11 @@ def _written(state: PageState) -> dict[str, str]:
         "s": state.scope,
         "b": "".join(str(bits) for bits in state.allowed_bits),
         "lk": ",".join(f"{layer}:{bits}" for layer, bits in sorted(state.locked.items())),
+        "x": str(state.extra_groups),
+        "g": state.grid,
+        "r": f"{state.range_exponent:g}",
+        "ps": str(int(state.prescale)),
+        "ex": ",".join(f"{layer}:{_code(kept)}" for layer, kept in sorted(state.exempt.items())),
         "l": state.layer or "",
         "c": "" if state.channel is None else str(state.channel),
         "side": state.side,
@@ -148,6 +166,19 @@ def _locks(text: str | None) -> dict[str, int]:
         if _name(layer, None) and bits in set("12345678"):
             locks[layer] = int(bits)
     return locks
+
+
+def _exempt(text: str | None) -> dict[str, str | None]:
+    changed: dict[str, str | None] = {}
+    for item in (text or "").split(",")[:MAX_LOCKS]:
+        layer, _, code = item.rpartition(":")
+        if _name(layer, None) and code in EXEMPTIONS:
+            changed[layer] = EXEMPTIONS[code]
+    return changed
+
+
+def _code(kept: str | None) -> str:
+    return next(code for code, name in EXEMPTIONS.items() if name == kept)
 
 
 def _classes(text: str | None) -> tuple[int, ...]:

@@ -46,6 +46,8 @@ class QuantizedDenoiser:
     plan: BitPlan
     settings: QuantSettings
     bit_report: BitReport
+    source_hash: str  # of the full-precision model
+    calibration_hash: str
 
     @property
     def content_hash(self) -> str:
@@ -110,6 +112,8 @@ def quantize(
         plan=plan,
         settings=settings,
         bit_report=report_bits(denoiser, plan, settings, timesteps=len(calibration.timesteps)),
+        source_hash=denoiser.content_hash,
+        calibration_hash=calibration.content_hash,
     )
 
 

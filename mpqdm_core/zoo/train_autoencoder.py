@@ -21,10 +21,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from mpqdm_core.gradient_workers import GradientWorkers
 from mpqdm_core.zoo import sprites
 from mpqdm_core.zoo.identity_start import start_as_identity_
 from mpqdm_core.zoo.training import (
-    GradientWorkers,
     RunFolder,
     Schedule,
     save_grid,
@@ -43,13 +43,13 @@ class AutoencoderSettings:
     """Everything that decides the trained autoencoder."""
 
     seed: int = 0
-    steps: int = 2900
+    steps: int = 16_000
     batch_size: int = 8
     shares: int = (
         2  # of the batch, one per core; part of the settings because the random numbers depend on it
     )
     encoder_steps: int = (
-        2000  # after these the encoder stands still, so that a denoiser can be trained beside it
+        10_000  # after these the encoder stands still, so that a denoiser can be trained beside it
     )
     learning_rate: float = 1.5e-3
     edge_weight: float = 0.5
@@ -95,6 +95,7 @@ def train(settings: AutoencoderSettings, run: RunFolder, minutes: float) -> Auto
     first = run.restore(parts)
     (run.folder / "settings.json").write_text(settings_text(settings))
     deadline = time.monotonic() + 60 * minutes
+    torch.set_num_threads(1)  # the workers are the threads
     workers = GradientWorkers(os.cpu_count() or 1)
     share = settings.batch_size // settings.shares
     milestones = (settings.encoder_steps, settings.steps)

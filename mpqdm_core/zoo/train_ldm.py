@@ -25,6 +25,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from torch import Tensor
 
+from mpqdm_core.gradient_workers import GradientWorkers
 from mpqdm_core.pipelines import ClassConditionalLDMPipeline
 from mpqdm_core.zoo import sprites
 from mpqdm_core.zoo.latents import LatentSet, encode_sprites
@@ -34,7 +35,7 @@ from mpqdm_core.zoo.train_autoencoder import (
     AutoencoderSettings,
     build_autoencoder,
 )
-from mpqdm_core.zoo.training import Average, GradientWorkers, RunFolder, Schedule, save_grid, settings_text
+from mpqdm_core.zoo.training import Average, RunFolder, Schedule, save_grid, settings_text
 
 GUIDANCE_SCALE = 2.0  # clean classes at little loss of variety; 3.0 raises accuracy and FID
 MODEL_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "models" / "sprites-ldm"
@@ -131,6 +132,7 @@ def train(
     first = run.restore(parts)
     (run.folder / "settings.json").write_text(settings_text(settings))
     alphas_cumprod = build_scheduler().alphas_cumprod
+    torch.set_num_threads(1)  # the workers are the threads
     workers = GradientWorkers(os.cpu_count() or 1)
 
     def loss_of(index: int) -> Tensor:

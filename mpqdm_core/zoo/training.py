@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,36 +39,6 @@ class Schedule:
         return self.peak * (
             self.floor + (1 - self.floor) * 0.5 * (1 + float(np.cos(np.pi * min(share, 1.0))))
         )
-
-
-class GradientWorkers:
-    """One single-threaded worker per core, each with its own share of the batch.
-
-    Small convolutions gain little from threads inside one operator, and wait for each other at every one of
-    hundreds of operators a step; whole shares of the batch meet once a step.
-    """
-
-    def __init__(self, count: int) -> None:
-        """Start the workers."""
-        torch.set_num_threads(1)
-        self.count = count
-        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-
-    def backward(
-        self, parameters: Sequence[nn.Parameter], losses: Sequence[Callable[[], Tensor]]
-    ) -> list[float]:
-        """Set every parameter's gradient to the mean over `losses` of its gradient; return the losses."""
-
-        def gradients(loss_of: Callable[[], Tensor]) -> tuple[float, tuple[Tensor | None, ...]]:
-            loss = loss_of()
-            return loss.item(), torch.autograd.grad(loss, parameters, allow_unused=True)
-
-        results = list(self._pool.map(gradients, losses))
-        for index, parameter in enumerate(parameters):
-            shares = [shares[index] for _, shares in results]
-            present = [share for share in shares if share is not None]
-            parameter.grad = sum(present[1:], present[0]) / len(losses) if present else None
-        return [loss for loss, _ in results]
 
 
 class RunFolder:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mpqdm_core.errors import LoadError
-from mpqdm_core.zoo.training import Average, GradientWorkers, RunFolder, Schedule, to_images, to_tensor
+from mpqdm_core.gradient_workers import GradientWorkers
+from mpqdm_core.zoo.training import Average, RunFolder, Schedule, to_images, to_tensor
 
 
 def test_the_schedule_warms_up_peaks_and_falls_to_its_floor():

@@ -1,0 +1,95 @@
+"""The losses of one window: predictions, features, and relations inside features."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.recording import output_tensor
+from mpqdm_core.relation import relation_loss, smoothed
+from mpqdm_core.teacher import TeacherRecord
+
+TERMS = ("task", "relation", "feature")
+
+
+class WindowLosses:
+    """Runs a student over the rows of a window and compares it with the teacher's record."""
+
+    def __init__(
+        self, network: nn.Module, tap: str, settings: FinetuneSettings, step_weights: Tensor
+    ) -> None:
+        """Compare `network`, whose features are the output of the module named `tap`.
+
+        Args:
+            network: the student; called from several threads at once.
+            tap: see `Family.feature_tap`.
+            settings: weights and forms of the losses.
+            step_weights: (T,) factor of the task loss at each timestep.
+        """
+        self._network = network
+        self._settings, self._step_weights = settings, step_weights.tolist()
+        self._heard = threading.local()
+        self._handle = network.get_submodule(tap).register_forward_hook(self._on_tap)
+
+    def close(self) -> None:
+        """Stop listening to the network."""
+        self._handle.remove()
+
+    def terms(self, record: TeacherRecord, slots: tuple[int, ...], pictures: Tensor) -> dict[str, Tensor]:
+        """Unweighted losses of some pictures of a window, by term; only those with a weight above 0.
+
+        Returns:
+            () tensors with their graphs. Sums over the window's steps for "task"; "relation" and "feature"
+            see the features averaged over the window.
+        """
+        device = next(self._network.parameters()).device
+        task: list[Tensor] = []
+        own: list[Tensor] = []
+        wanted: list[Tensor] = []
+        for slot in slots:
+            prediction, feature = self._forward(record.arguments(slot, pictures, device))
+            target = record.prediction[slot, pictures].flatten(0, 1).to(device)
+            task.append(self._step_weights[slot] * self._task(prediction, target, record, len(pictures)))
+            if self._settings.needs_features and record.feature is not None and feature is not None:
+                own.append(feature.detach() if self._settings.detach_features else feature)
+                wanted.append(record.feature[slot, pictures].flatten(0, 1).to(device))
+        losses = {"task": torch.stack(task).sum()} if self._settings.task_weight else {}
+        if self._settings.relation_weight:
+            losses["relation"] = relation_loss(
+                smoothed(own),
+                smoothed(wanted),
+                temperature=self._settings.temperature,
+                pool=self._settings.pool,
+                reduction=self._settings.reduction,
+            )
+        if self._settings.feature_weight:
+            losses["feature"] = self._reduced((smoothed(own) - smoothed(wanted)).square())
+        return losses
+
+    def weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        """The sum that is trained."""
+        weights = {term: getattr(self._settings, f"{term}_weight") for term in losses}
+        return torch.stack([weights[term] * loss for term, loss in losses.items()]).sum()
+
+    def _task(self, prediction: Tensor, target: Tensor, record: TeacherRecord, pictures: int) -> Tensor:
+        difference = prediction.float() - target
+        if self._settings.task_on == "guided" and record.guided:
+            free, conditional = difference.reshape(pictures, 2, *difference.shape[1:]).unbind(dim=1)
+            difference = free + record.sampler.guidance_scale * (conditional - free)
+        return self._reduced(difference.square())
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        return values.mean() if self._settings.reduction == "mean" else values.sum()
+
+    def _forward(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Prediction and tapped feature of one call in this thread."""
+        self._heard.feature = None
+        prediction = output_tensor(self._network(**arguments))
+        return prediction, self._heard.feature
+
+    def _on_tap(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._heard.feature = output_tensor(output)

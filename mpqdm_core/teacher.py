@@ -1,0 +1,261 @@
+"""What full precision predicts along its own way, computed once and reused by every student of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mpqdm_core.denoiser import Denoiser, SamplerSettings
+from mpqdm_core.errors import DataError, LoadError, SettingsError
+from mpqdm_core.families import FAMILIES
+from mpqdm_core.progress import Report, silent
+from mpqdm_core.recording import InputRecorder, hooks, memory_errors, output_tensor, replica
+from mpqdm_core.sampling import sample
+
+FORMAT_VERSION = 1
+FIRST_SEED = 2_000_000_000  # away from the seeds of calibration and from those people look at
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TeacherRecord:
+    """Inputs and outputs of a full-precision network at every step of M pictures.
+
+    G is the number of network rows a picture takes: 2 with classifier-free guidance (unconditional first),
+    else 1.
+    """
+
+    denoiser_hash: str  # of the teacher
+    sampler: SamplerSettings
+    timesteps: tuple[int, ...]  # (T,) in the order they were visited
+    sample: Tensor  # (T, M, G, ...) float32: x_t going in
+    conditioning: dict[str, Tensor]  # name -> (T, M, G, ...), e.g. class_labels
+    prediction: Tensor  # (T, M, G, ...) float32
+    feature: Tensor | None  # (T, M, G, C, h, w) float32 at the family's tap; None: not recorded
+
+    @property
+    def pictures(self) -> int:
+        """M."""
+        return int(self.sample.shape[1])
+
+    @property
+    def guided(self) -> bool:
+        """Whether every picture has an unconditional and a conditional row."""
+        return int(self.sample.shape[2]) == 2
+
+    def arguments(self, slot: int, index: Tensor, device: torch.device | str) -> dict[str, Any]:
+        """Keyword arguments that repeat the rows of the pictures `index` (m,) at one timestep: m * G rows."""
+
+        def rows(values: Tensor) -> Tensor:
+            return values[slot, index].flatten(0, 1).to(device)
+
+        timestep = torch.tensor(self.timesteps[slot], device=device)
+        conditioning = {name: rows(values) for name, values in self.conditioning.items()}
+        return {"sample": rows(self.sample), "timestep": timestep, **conditioning}
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of everything in it: 64 hex digits."""
+        digest = hashlib.sha256(self._header().encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file; a crash half-way leaves an earlier file as it was."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".part")
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
+        save_file(tensors, partial, metadata={"teacher": self._header()})
+        os.replace(partial, target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TeacherRecord:
+        """Read what `save` wrote.
+
+        Raises:
+            LoadError: the file is missing, damaged, or no teacher record.
+        """
+        source = Path(path)
+        try:
+            with safe_open(source, framework="pt") as archive:
+                header: dict[str, Any] = json.loads((archive.metadata() or {})["teacher"])
+                tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+            if header["version"] != FORMAT_VERSION:
+                raise LoadError(
+                    f"{source.name} is of format {header['version']}, this version reads {FORMAT_VERSION}"
+                )
+            return cls(
+                denoiser_hash=header["denoiser_hash"],
+                sampler=SamplerSettings(**header["sampler"]),
+                timesteps=tuple(header["timesteps"]),
+                sample=tensors["sample"],
+                conditioning={name: tensors[f"conditioning/{name}"] for name in header["conditioning"]},
+                prediction=tensors["prediction"],
+                feature=tensors.get("feature"),
+            )
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as err:
+            raise LoadError(f"{source.name} is damaged or is not a teacher's record ({err})") from err
+
+    def _header(self) -> str:
+        return json.dumps(
+            {
+                "version": FORMAT_VERSION,
+                "denoiser_hash": self.denoiser_hash,
+                "sampler": asdict(self.sampler),
+                "timesteps": self.timesteps,
+                "conditioning": sorted(self.conditioning),
+            }
+        )
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> TeacherRecord:
+        """The same teacher and timesteps with other `tensors()`."""
+        return replace(
+            self,
+            sample=tensors["sample"],
+            prediction=tensors["prediction"],
+            feature=tensors.get("feature"),
+            conditioning={name: tensors[f"conditioning/{name}"] for name in self.conditioning},
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, conditioning with a prefix."""
+        named = {f"conditioning/{name}": values for name, values in self.conditioning.items()}
+        feature = {} if self.feature is None else {"feature": self.feature}
+        return {"sample": self.sample, "prediction": self.prediction, **feature, **named}
+
+
+def record_teacher(
+    denoiser: Denoiser,
+    *,
+    pictures: int = 64,
+    seed: int = 0,
+    sampler: SamplerSettings | None = None,
+    features: bool = True,
+    along: Denoiser | None = None,
+    batch_size: int = 16,
+    report: Report = silent,
+) -> TeacherRecord:
+    """Sample with the deployment sampler and keep every input and output of the full-precision network.
+
+    Args:
+        denoiser: full precision; it is not touched.
+        pictures: M; classes in turn.
+        seed: of the noise.
+        sampler: None takes the model's own.
+        features: also keep the features at the family's tap.
+        along: a (quantized) model of the same kind whose way is followed instead: the teacher then says what
+            it would have predicted where the student went.
+        batch_size: pictures at a time.
+        report: told every sampling step; may raise `Cancelled`.
+
+    Raises:
+        SettingsError: `pictures` below 1, memory ran out, or the sampler does not suit the model.
+        DataError: a prediction is not finite.
+        Cancelled: raised by `report`.
+    """
+    if pictures < 1 or batch_size < 1:
+        raise SettingsError(f"pictures and batch_size must be at least 1, got {pictures} and {batch_size}")
+    sampler = sampler or denoiser.sampler
+    starts = range(0, pictures, batch_size)
+    parts: list[dict[str, Tensor]] = []
+    timesteps: tuple[int, ...] = ()
+    with memory_errors(f"record fewer than {pictures} pictures"):
+        for number, start in enumerate(starts):
+            listener = _Listener(features=features)
+            seeds = range(start, min(start + batch_size, pictures))
+
+            def told(done: int, total: int, _text: str, number: int = number) -> None:
+                message = f"recording the teacher on {pictures} pictures"
+                report(number * total + done, len(starts) * total, message)
+
+            listener.sample(denoiser, along, seeds, FIRST_SEED + seed * 1_000_003, sampler, told)
+            timesteps, part = listener.finish(len(seeds))
+            parts.append(part)
+        joined = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+    if not bool(torch.isfinite(joined["prediction"]).all()):
+        raise DataError(f"a prediction of {denoiser.name} is not finite: it cannot be a teacher")
+    return TeacherRecord(
+        denoiser_hash=denoiser.content_hash,
+        sampler=sampler,
+        timesteps=timesteps,
+        sample=joined.pop("sample"),
+        prediction=joined.pop("prediction"),
+        feature=joined.pop("feature", None),
+        conditioning=joined,
+    )
+
+
+class _Listener:
+    """Hears one batch: what the sampled network was given, and what the teacher answers to that."""
+
+    def __init__(self, *, features: bool) -> None:
+        self._features = features
+        self._inputs = InputRecorder()
+        self._predictions: list[Tensor] = []
+        self._taps: list[Tensor] = []
+
+    def sample(
+        self,
+        teacher: Denoiser,
+        along: Denoiser | None,
+        pictures: range,
+        first_seed: int,
+        sampler: SamplerSettings,
+        report: Report,
+    ) -> None:
+        """Draw the pictures; if the teacher does not do it itself, ask it afterwards."""
+        drawn = along or teacher
+        classes = drawn.num_classes
+        network = replica(drawn.network)
+        answering = network if along is None else replica(teacher.network)
+        tap = answering.get_submodule(FAMILIES[teacher.family].feature_tap(answering))
+        handles = [
+            network.register_forward_pre_hook(self._inputs.on_forward, with_kwargs=True),
+            answering.register_forward_hook(self._on_prediction),
+        ]
+        if self._features:
+            handles.append(tap.register_forward_hook(self._on_feature))
+        with hooks(*handles), torch.no_grad():
+            sample(
+                drawn.with_network(network, content_hash=drawn.content_hash),
+                labels=None if classes is None else [picture % classes for picture in pictures],
+                seeds=[first_seed + picture for picture in pictures],
+                settings=sampler,
+                batch_size=len(pictures),
+                report=report,
+            )
+            if along is not None:
+                inputs = self._inputs.finish()
+                device = next(answering.parameters()).device
+                everything = torch.arange(inputs.samples_per_step)
+                for slot in range(len(inputs.timesteps)):
+                    answering(**inputs.arguments(slot, everything, device))
+
+    def finish(self, pictures: int) -> tuple[tuple[int, ...], dict[str, Tensor]]:
+        """Timesteps, and tensors (T, pictures, G, ...) by name."""
+        inputs = self._inputs.finish()
+        named = {"sample": inputs.sample, "prediction": torch.stack(self._predictions), **inputs.conditioning}
+        if self._features:
+            named["feature"] = torch.stack(self._taps)
+        # A guided call holds all unconditional rows, then all conditional ones.
+        grouped = {
+            name: values.reshape(len(values), -1, pictures, *values.shape[2:]).transpose(1, 2).contiguous()
+            for name, values in named.items()
+        }
+        return inputs.timesteps, grouped
+
+    def _on_prediction(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._predictions.append(output_tensor(output).detach().float().cpu().clone())
+
+    def _on_feature(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._taps.append(output_tensor(output).detach().float().cpu().clone())
