@@ -13,6 +13,7 @@ from mpqdm_core.errors import BudgetError, MpqdmError
 from pages import _budget_solve as solving
 from pages._bridge import dumps
 from pages._budget_solve import Solved
+from pages._budget_tables import NotMeasuredError
 from pages._figures_budget import frontier_figure, layer_error_figure, search_figure
 from pages._figures_map import bits_map
 from pages._html import Card, cards, shares, warning
@@ -45,6 +46,7 @@ def everything(solved: Solved, selection: tuple[str | None, int | None]) -> tupl
         search(solved, selection),
         solved.key,
         gr.HTML(chips=chips(solved)),
+        gr.Button(visible=False),  # there is nothing to measure
     )
 
 
@@ -53,7 +55,11 @@ def refused(error: MpqdmError) -> tuple[Any, ...]:
     sentence = str(error)
     if isinstance(error, BudgetError) and f"{error.minimum:g}" not in sentence:
         sentence += f" (feasible: {error.minimum:.2f} to {error.maximum:.2f} bits)"
-    return (warning(sentence), *(gr.skip() for _ in range(7)))
+    if isinstance(error, NotMeasuredError):  # figures of another rounding would be taken for these
+        skipped = (gr.skip() for _ in range(4))
+        sentence += ". Maps and curves are those from before."
+        return (warning(sentence), "", *skipped, None, gr.skip(), gr.Button(visible=True))
+    return (warning(sentence), *(gr.skip() for _ in range(7)), gr.Button(visible=False))
 
 
 def search(solved: Solved, selection: tuple[str | None, int | None]) -> gr.HTML:
@@ -65,10 +71,7 @@ def search(solved: Solved, selection: tuple[str | None, int | None]) -> gr.HTML:
 
 def summary(solved: Solved) -> str:
     """Cards and the shares of bit-widths."""
-    plan = solved.allocation.plan
-    return cards(
-        [*error_cards(solved), *size_cards(solved.work, plan, solved.table, solved.choice.activation_bits)]
-    ) + shares(share_by_bits(solved))
+    return cards([*error_cards(solved), *size_cards(solved)]) + shares(share_by_bits(solved))
 
 
 def error_cards(solved: Solved) -> list[Card]:

@@ -12,6 +12,7 @@ from mpqdm_core.allocation import BitPlan
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.progress import Report
 from pages._budget_solve import Solved, at_same_budget, number
+from pages._exempt import denoiser_with
 from pages._work import ensure_calibration, ensure_denoiser, phase, quant_settings
 from pages._workspace import COMPARISONS, Workspace
 
@@ -90,7 +91,8 @@ def compare_plans(solved: Solved, order: Order, report: Report) -> Compared:
     key = (
         "compared",
         solved.work.key,
-        solved.choice.activation_bits,
+        solved.choice.rounding,
+        tuple(sorted(solved.changed.items(), key=str)),
         solved.table.content_hash,
         tuple(plan.content_hash for _, _, plan in plans),
         order,
@@ -104,7 +106,7 @@ def _compare(solved: Solved, plans: list[tuple[str, str, BitPlan]], order: Order
     from mpqdm_core.sampling import sample
 
     work, phases = solved.work, 2 + 2 * len(plans)
-    denoiser = ensure_denoiser(work, phase(report, 0, phases, "loading"))
+    denoiser = denoiser_with(ensure_denoiser(work, phase(report, 0, phases, "loading")), solved.changed)
     calibration = ensure_calibration(work, phase(report, 0, phases, "calibrating"))
     settings = quant_settings(solved.table, solved.choice.activation_bits)
     if set(solved.allocation.plan.layer_names) != {layer.name for layer in denoiser.quantizable_layers}:

@@ -10,7 +10,6 @@ from typing import Any
 from pages._html import Card
 from pages._precomputed import LayerRow
 from pages._work import quant_settings
-from pages._workspace import Workspace
 
 MIB = 2.0**20
 DEFAULT_STEPS = 20
@@ -34,9 +33,9 @@ class ModelFacts:
         return tuple(layer for layer in self.layers if layer.exempt is not None)
 
 
-def size_cards(work: Workspace, plan: Any, table: Any, activation_bits: int | None) -> list[Card]:
-    """Cards about bits and size of a plan; none while the facts are not known."""
-    report = bit_report(work, plan, table, activation_bits)
+def size_cards(solved: Any) -> list[Card]:
+    """Cards about bits and size of a solved budget; none while the facts are not known."""
+    report = bit_report(solved)
     if report is None:
         return []
     full = report.bytes_full_precision / MIB
@@ -54,18 +53,20 @@ def size_cards(work: Workspace, plan: Any, table: Any, activation_bits: int | No
         Card(
             name="Exempt from the budget",
             value=f"{report.exempt_parameter_share:.1%}",
-            note=f"of the parameters, {report.exempt_mac_share:.1%} of the MACs; listed on Model",
+            note=f"of the parameters, {report.exempt_mac_share:.1%} of the MACs; "
+            + ("chosen under More settings" if solved.changed else "listed on Model"),
         ),
     ]
 
 
-def bit_report(work: Workspace, plan: Any, table: Any, activation_bits: int | None) -> Any | None:
-    """Bit accounting of `plan`, or None while it cannot be told."""
+def bit_report(solved: Any) -> Any | None:
+    """Bit accounting of a solved budget, or None while it cannot be told."""
+    work = solved.work
     if "torch" not in sys.modules or not work.layers or not work.parameters:
         return None  # the account's module imports torch: the first page does not wait for that
     from mpqdm_core.bit_report import report_bits
 
-    facts: Any = ModelFacts(layers=work.layers, parameters=work.parameters)
-    settings = quant_settings(table, activation_bits)
+    facts: Any = ModelFacts(layers=solved.layers, parameters=work.parameters)
+    settings = quant_settings(solved.table, solved.choice.activation_bits)
     steps = int(work.sampler.get("num_inference_steps", DEFAULT_STEPS))
-    return report_bits(facts, plan, settings, timesteps=steps)
+    return report_bits(facts, solved.allocation.plan, settings, timesteps=steps)

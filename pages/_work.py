@@ -119,7 +119,7 @@ def measure(work: Workspace, activation_bits: int | None, samples: int, report: 
     with work.lock:
         work.calibration = calibration
         work.outliers = OutlierMap.from_stats(stats, table.layer_names)
-        work.tables = {activation_bits: table}
+        work.tables, work.extra = {activation_bits: table}, {}
         work.precomputed = None  # its other tables belong to another calibration
     return work
 

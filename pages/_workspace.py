@@ -84,6 +84,7 @@ class Workspace:
     calibration: Any = None
     outliers: Any = None
     tables: dict[int | None, Any] = field(default_factory=dict)
+    extra: dict[Hashable, Any] = field(default_factory=dict)  # Rounding -> table of other rounding or layers
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def table(self, activation_bits: int | None) -> Any | None:

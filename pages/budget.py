@@ -11,9 +11,9 @@ from mpqdm_core.errors import MpqdmError
 from pages import _budget_show as show
 from pages import _budget_solve as solving
 from pages._bridge import dumps, view
+from pages._budget_more import Measuring, More
 from pages._budget_overrides import Overrides
 from pages._context import LIVE, QUIET, Context, as_sentences, selected
-from pages._session import workspace
 from pages._text import text
 from pages._workspace import SOLVED
 
@@ -41,6 +41,8 @@ class Budget:
     policy: gr.Dropdown
     weighting: gr.Radio
     scope: gr.Radio
+    more: More
+    measuring: Measuring
     overrides: Overrides
     notice: gr.HTML
     summary: gr.HTML
@@ -55,7 +57,7 @@ class Budget:
 
     @property
     def controls(self) -> list[Any]:
-        """Inputs of the allocation, in the order of `read_choice`."""
+        """Inputs of the allocation before the locks, in the order of `read_choice`."""
         return [
             self.weight_bits,
             self.activation_bits,
@@ -77,6 +79,7 @@ class Budget:
             self.search,
             ctx.plan,
             ctx.header,
+            self.measuring.measure,
         ]
 
 
@@ -121,8 +124,10 @@ def build(ctx: Context) -> Budget:
             allowed = gr.CheckboxGroup(
                 ALLOWED, value=[bits for _, bits in ALLOWED], label="Allowed bit-widths", elem_id="allowed"
             )
+            more = More.build()
         with gr.Column(scale=8, min_width=320):
             notice = gr.HTML(elem_id="budget-notice")
+            measuring = Measuring.build()
             summary = gr.HTML(elem_id="budget-summary")
             bits_map = view(
                 "plot",
@@ -163,6 +168,12 @@ def build(ctx: Context) -> Budget:
         "policy": policy,
         "weighting": weighting,
         "scope": scope,
+        "extra_groups": more.extra_groups,
+        "grid": more.grid,
+        "range_exponent": more.range_exponent,
+        "prescale": more.prescale,
+        "kept_8": more.eight,
+        "kept_full": more.full,
     }
     return Budget(
         weight_bits=weight_bits,
@@ -172,6 +183,8 @@ def build(ctx: Context) -> Budget:
         policy=policy,
         weighting=weighting,
         scope=scope,
+        more=more,
+        measuring=measuring,
         overrides=overrides,
         notice=notice,
         summary=summary,
@@ -188,7 +201,8 @@ def build(ctx: Context) -> Budget:
 
 def wire(ctx: Context, page: Budget) -> None:
     """Connect the events of the tab."""
-    everything = [ctx.session, ctx.selection, *page.controls, ctx.locks]
+    controls = [*page.controls, ctx.locks, *page.more.controls]
+    everything = [ctx.session, ctx.selection, *controls]
     outputs = page.outputs(ctx)
     sliders = [
         page.weight_bits.input,
@@ -204,9 +218,11 @@ def wire(ctx: Context, page: Budget) -> None:
         **LIVE,
     )
     ctx.opened["budget"].select(on_budget, everything, outputs, **LIVE)  # sizes are known once torch is there
+    page.more.wire(ctx, page.policy, on_budget, everything, outputs)
+    page.measuring.wire(ctx, controls, on_budget, everything, outputs)
     page.overrides.wire(ctx, on_budget, everything, outputs)
     page.bits_map.cell(selected, None, ctx.selection, **LIVE)
-    page.by_layer.point(on_layer, ctx.session, [ctx.selection, ctx.header], **LIVE)
+    page.by_layer.point(on_layer, ctx.plan, [ctx.selection, ctx.header], **LIVE)
     page.frontier.point(on_frontier, None, page.weight_bits, **LIVE).then(
         on_budget, everything, outputs, **LIVE
     )
@@ -249,9 +265,12 @@ def on_write(key: tuple[Any, ...] | None) -> tuple[str, Any]:
         return show.plan_text(solved), gr.DownloadButton(value=show.plan_file(solved), interactive=True)
 
 
-def on_layer(session: str | None, event: gr.EventData) -> tuple[Any, Any]:
+def on_layer(key: tuple[Any, ...] | None, event: gr.EventData) -> tuple[Any, Any]:
     """Select the layer of a clicked point; the maps follow."""
-    names = workspace(session).layer_names()
+    solved = SOLVED.get(tuple(key)) if key else None
+    if solved is None:
+        return gr.skip(), gr.skip()
+    names = solved.table.layer_names
     row = int((event._data or {}).get("x") or 0)
     layer = names[min(max(row, 0), len(names) - 1)]
     return (layer, None), gr.HTML(selected=dumps({"layer": layer, "channel": None}))

@@ -10,7 +10,7 @@ import gradio as gr
 from mpqdm_core import permalink
 from mpqdm_core.errors import MpqdmError
 from mpqdm_core.permalink import PageState
-from pages import budget, compare, model, outliers
+from pages import _exempt, budget, compare, model, outliers
 from pages._bridge import dumps, serve_scripts, view
 from pages._context import LIVE, QUIET, Context
 from pages._precomputed import DEFAULT_MODEL, Precomputed
@@ -30,6 +30,12 @@ WIDGETS = (
     "policy",
     "weighting",
     "scope",
+    "extra_groups",
+    "grid",
+    "range_exponent",
+    "prescale",
+    "kept_8",
+    "kept_full",
     "side",
     "statistic",
     "step",
@@ -88,7 +94,7 @@ def on_open(request: gr.Request) -> tuple[Any, ...]:
         (state.layer, state.channel),
         dict(state.locked),
         gr.HTML(selected=dumps(chosen), chips=_chips(key)),
-        *_widget_values(state),
+        *_widget_values(state, key),
     )
 
 
@@ -97,13 +103,14 @@ def write_link(
 ) -> gr.HTML:
     """Put the state of the page into the address bar."""
     named = dict(zip(WIDGETS, values, strict=True))
-    full = named.pop("activations_full")
+    full, kept = named.pop("activations_full"), (named.pop("kept_8"), named.pop("kept_full"))
     known = {name: value for name, value in named.items() if value is not None}
     known["activation_bits"] = None if full else int(known.get("activation_bits", 8))
     known["allowed_bits"] = (
         tuple(sorted(int(bits) for bits in known.get("allowed_bits", ()))) or permalink.ALL_BITS
     )
     known["classes"] = tuple(int(label) for label in known.get("classes", ()))
+    known["exempt"] = _exempt_changes(session, *kept)
     model_name = session if Precomputed.find(session) else DEFAULT_MODEL
     state = PageState(
         tab=tab, model=model_name, layer=selection[0], channel=selection[1], locked=dict(locks), **known
@@ -111,15 +118,29 @@ def write_link(
     return gr.HTML(state=dumps({"query": permalink.encode(state)}))
 
 
-def _widget_values(state: PageState) -> list[Any]:
+def _widget_values(state: PageState, key: str = DEFAULT_MODEL) -> list[Any]:
     bits = 8 if state.activation_bits is None else state.activation_bits
+    try:
+        kept = _exempt.lists(workspace(key).layers, state.exempt)
+    except MpqdmError:  # the model is not open any more
+        kept = ([], [])
     special = {
         "activation_bits": bits,
         "activations_full": state.activation_bits is None,
         "allowed_bits": list(state.allowed_bits),
         "classes": list(state.classes),
+        "kept_8": kept[0],
+        "kept_full": kept[1],
     }
     return [special.get(name, getattr(state, name, None)) for name in WIDGETS]
+
+
+def _exempt_changes(session: str, eight: Any, full: Any) -> dict[str, str | None]:
+    """What the lists change; nothing while they contradict each other, which the page says elsewhere."""
+    try:
+        return _exempt.changes(workspace(session).layers, eight, full)
+    except MpqdmError:
+        return {}
 
 
 def _chips(key: str) -> str:

@@ -20,6 +20,11 @@ STATES = st.builds(
     scope=st.sampled_from(permalink.SCOPES),
     allowed_bits=st.sets(st.integers(1, 8), min_size=1).map(lambda bits: tuple(sorted(bits))),
     locked=st.dictionaries(LAYER_NAMES, st.integers(1, 8), max_size=4),
+    extra_groups=st.integers(0, permalink.MAX_EXTRA),
+    grid=st.sampled_from(permalink.GRIDS),
+    range_exponent=st.sampled_from([2.4, 2.0]),
+    prescale=st.booleans(),
+    exempt=st.dictionaries(LAYER_NAMES, st.sampled_from(["8-bit", "full precision", None]), max_size=4),
     side=st.sampled_from(permalink.SIDES),
     statistic=st.sampled_from(permalink.STATISTICS),
     step=st.integers(0, 99),
@@ -39,7 +44,12 @@ def test_a_default_page_has_a_short_link():
 
 
 @given(
-    st.dictionaries(st.sampled_from(["tab", "m", "w", "a", "b", "lk", "l", "c", "t", "sd", "k"]), st.text())
+    st.dictionaries(
+        st.sampled_from(
+            ["tab", "m", "w", "a", "b", "lk", "l", "c", "t", "sd", "k", "x", "g", "r", "ps", "ex"]
+        ),
+        st.text(),
+    )
 )
 def test_any_text_gives_a_state_within_its_ranges(query):
     state = decode(query)
