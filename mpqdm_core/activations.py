@@ -211,6 +211,20 @@ class ActivationQuantizer(nn.Module):
             low, high, scale = self._limits[slot]
         return x.mul(multiplier).round_().clamp_(low, high).mul_(scale)
 
+    def inside(self, x: Tensor) -> Tensor:
+        """Which values of an input are within the running timestep's range: bool, of the shape of `x`.
+
+        Raises:
+            SettingsError: inputs are at full precision.
+        """
+        if self.scale is None or self.clock is None:
+            raise SettingsError("this layer's activations are at full precision: there are no limits")
+        slot = self.clock.slot
+        low, high, _ = self._limits_of(slot)
+        with torch.no_grad():
+            codes = (x * self._multipliers(self.scale[slot : slot + 1])[0]).round_()
+            return (codes >= low) & (codes <= high)
+
     def freeze_(self) -> None:
         """Compute the tables of every timestep once; the output stays the same, bit for bit."""
         if self.scale is None:

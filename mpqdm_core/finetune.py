@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.doctor import ClipCounter, Diagnosis, flags_of, term_gradients
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.families import FAMILIES
 from mpqdm_core.finetune_losses import WindowLosses
@@ -29,6 +30,7 @@ from mpqdm_core.trainable import (
     held_weights,
     make_trainable,
     parameter_groups,
+    rounded_leaves,
     step_weights,
     trained_layers,
     trained_tensors,
@@ -100,10 +102,7 @@ class Finetuner:
         Raises:
             DataError: the loss is not finite; nothing was changed.
         """
-        window = self.order.at(self.done)
-        record = self._record_for()
-        if record is not self._record:
-            window = Window(slots=window.slots, pictures=torch.arange(record.pictures))
+        window, record = self._next()
         loss = self._backward(record, window)
         if not torch.isfinite(torch.tensor(loss)):
             raise DataError(
@@ -132,6 +131,30 @@ class Finetuner:
         with torch.no_grad(), held_weights(self.layers):
             each = [self.losses.terms(record, slots, chosen) for slots in self.order.windows]
         return {term: sum(float(losses[term]) for losses in each) / len(each) for term in each[0]}
+
+    def examine(self, pictures: int = 4) -> Diagnosis:
+        """Look at gradients, scales and clipping in the window that comes next; changes nothing.
+
+        Args:
+            pictures: the first so many of the window's.
+        """
+        window, record = self._next()
+        counter = ClipCounter(self.layers)
+        with rounded_leaves(self.layers) as (_, leaves), counter.listening(), torch.enable_grad():
+            losses = self.losses.terms(record, window.slots, window.pictures[:pictures])
+        columns = self.slots.columns if self.slots else []
+        weights = {term: getattr(self.settings, f"{term}_weight") for term in losses}
+        norms, total = term_gradients(losses, weights, [*leaves.values(), *columns])
+        layer_norms = {name: float(g.norm()) for name, g in zip(leaves, total, strict=False)}
+        ratios, clipped = self._guard.ratios(), counter.shares()
+        return Diagnosis(
+            step=self.done,
+            term_gradients=norms,
+            layer_gradients=layer_norms,
+            scale_ratio=ratios,
+            clipped_inputs=clipped,
+            flags=flags_of(norms, ratios, clipped),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: trained tensors, optimiser, step, and the rollout in use."""
@@ -165,6 +188,12 @@ class Finetuner:
         self._workers.close()
         self.losses.close()
 
+    def _next(self) -> tuple[Window, TeacherRecord]:
+        window, record = self.order.at(self.done), self._record_for()
+        if record is not self._record:  # the student's way was walked for these very pictures
+            window = Window(slots=window.slots, pictures=torch.arange(record.pictures))
+        return window, record
+
     def _record_for(self) -> TeacherRecord:
         """The teacher's record, or what the teacher says along the student's way in this pass."""
         if self.settings.way == "teacher" or self._teacher is None:
@@ -184,26 +213,17 @@ class Finetuner:
 
     def _backward(self, record: TeacherRecord, window: Window) -> float:
         """Gradients of one window; the rounded weights are made once and differentiated once."""
-        with torch.enable_grad():
-            rounded = {name: layer.quantized_weight() for name, layer in self.layers.items()}
-        leaves = {name: weight.detach().requires_grad_(True) for name, weight in rounded.items()}
-        for name, layer in self.layers.items():
-            layer.held = leaves[name]
-        try:
-            parts = [p for p in window.pictures.chunk(self.settings.shares) if len(p)]
-            whole = sum(len(part) for part in parts)
+        parts = window.pictures.chunk(self.settings.shares)
+        whole = len(window.pictures)
 
-            def loss_of(part: Tensor) -> Tensor:
-                terms = self.losses.terms(record, window.slots, part)
-                total = self.losses.weighted(terms)
-                share = len(part) / whole if self.settings.reduction == "mean" else 1.0
-                return total * share * len(parts)
+        def loss_of(part: Tensor) -> Tensor:
+            total = self.losses.weighted(self.losses.terms(record, window.slots, part))
+            share = len(part) / whole if self.settings.reduction == "mean" else 1.0
+            return total * share * len(parts)
 
+        with rounded_leaves(self.layers) as (rounded, leaves):
             inputs = [*leaves.values(), *(self.slots.columns if self.slots else ())]
             losses = self._workers.backward(inputs, [functools.partial(loss_of, part) for part in parts])
-        finally:
-            for layer in self.layers.values():
-                layer.held = None
         reached = [name for name, leaf in leaves.items() if leaf.grad is not None]
         torch.autograd.backward([rounded[n] for n in reached], [leaves[n].grad for n in reached])
         if self.slots:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mpqdm_core.affine import MAX_BITS, MIN_BITS
 from mpqdm_core.errors import SettingsError
@@ -51,6 +52,19 @@ class QuantSettings:
             )
         for bits in range(MIN_BITS, MAX_BITS + 1):
             grid_of(self.grid, bits)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> QuantSettings:
+        """Read what `as_dict` returned.
+
+        Raises:
+            SettingsError: a value is not allowed.
+        """
+        settings = dict(values)
+        grid = settings.get("grid")
+        if isinstance(grid, str) and ":" in grid:
+            settings["grid"] = {int(b): g for b, g in (pair.split(":") for pair in grid.split(","))}
+        return cls(**settings)
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Return JSON scalars, the grid as one word or as `1:mid-rise,2:affine,...`."""

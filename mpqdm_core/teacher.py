@@ -117,6 +117,10 @@ class TeacherRecord:
             }
         )
 
+    def part(self, first: int, end: int) -> TeacherRecord:
+        """The pictures `first` to `end` - 1."""
+        return self.with_tensors({name: tensor[:, first:end] for name, tensor in self.tensors().items()})
+
     def with_tensors(self, tensors: dict[str, Tensor]) -> TeacherRecord:
         """The same teacher and timesteps with other `tensors()`."""
         return replace(

@@ -95,22 +95,48 @@ def held_weights(layers: Mapping[str, QuantLayer]) -> Iterator[None]:
             layer.held = None
 
 
+@contextmanager
+def rounded_leaves(layers: Mapping[str, QuantLayer]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Round every weight once with its graph, and let calls inside use a leaf of the same value.
+
+    Gradients at the leaves, from any number of calls and threads, can then be sent through the rounding once.
+    """
+    with torch.enable_grad():
+        rounded = {name: layer.quantized_weight() for name, layer in layers.items()}
+    leaves = {name: weight.detach().requires_grad_(True) for name, weight in rounded.items()}
+    for name, layer in layers.items():
+        layer.held = leaves[name]
+    try:
+        yield rounded, leaves
+    finally:
+        for layer in layers.values():
+            layer.held = None
+
+
 class ScaleGuard:
     """Keeps every scale at a hundredth of its first value at least: none collapses or changes sign."""
 
     def __init__(self, layers: Mapping[str, QuantLayer], slots: SlotTable | None) -> None:
         """Remember where the scales start."""
-        self._weights = [
-            (layer.weight_scale, layer.weight_scale.detach() * SMALLEST_SHARE) for layer in layers.values()
-        ]
+        self._weights = {
+            name: (layer.weight_scale, layer.weight_scale.detach() * SMALLEST_SHARE)
+            for name, layer in layers.items()
+        }
         self._slots = slots
         columns = [] if slots is None else slots.columns[::2]
         self._inputs = torch.stack([c.detach().amin() * SMALLEST_SHARE for c in columns]) if columns else None
 
+    def ratios(self) -> dict[str, float]:
+        """Mean weight scale of each layer over its mean at the start."""
+        return {
+            name: float(scale.detach().mean() / floor.mean()) * SMALLEST_SHARE
+            for name, (scale, floor) in self._weights.items()
+        }
+
     @torch.no_grad()
     def apply(self) -> None:
         """Lift what fell below."""
-        for scale, floor in self._weights:
+        for scale, floor in self._weights.values():
             torch.maximum(scale, floor, out=scale)
         if self._slots is not None and self._inputs is not None:
             self._slots.keep_in_range(self._inputs)
