@@ -19,6 +19,7 @@ from pages._workspace import COMPARISONS, Workspace
 MAX_PICTURES = 32
 PREVIEWS = 10  # recorded steps that are decoded for the scrubber; the finished picture comes after them
 MAX_SEED = 2**31 - 1
+Plan = tuple[str, str, BitPlan]  # key, title, bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,39 +79,52 @@ def compare_plans(solved: Solved, order: Order, report: Report) -> Compared:
         Cancelled: raised by `report`; nothing is kept then.
         DataError: the plan belongs to a model that was measured again since.
     """
-    plans = [
-        (
-            "plan",
-            f"{solved.choice.settings.policy}, {solved.allocation.plan.mean_bits:.2f} bits",
-            solved.allocation.plan,
-        )
-    ]
-    uniform = at_same_budget(solved, policy="uniform", scope="layer")
-    if uniform is not None and uniform.plan.content_hash != solved.allocation.plan.content_hash:
-        plans.append(("uniform", f"uniform, {uniform.plan.mean_bits:.2f} bits", uniform.plan))
-    key = (
-        "compared",
-        solved.work.key,
-        solved.choice.rounding,
-        tuple(sorted(solved.changed.items(), key=str)),
-        solved.table.content_hash,
-        tuple(plan.content_hash for _, _, plan in plans),
-        order,
-    )
+    plans = plans_of(solved)
+    key = ("compared", *result_key(solved, plans), order)
     return COMPARISONS.get_or_make(key, lambda: _compare(solved, plans, order, report))
 
 
-def _compare(solved: Solved, plans: list[tuple[str, str, BitPlan]], order: Order, report: Report) -> Compared:
+def plans_of(solved: Solved) -> list[Plan]:
+    """What is held against full precision: the plan, and uniform bits at the same budget."""
+    chosen = solved.allocation.plan
+    plans = [("plan", f"{solved.choice.settings.policy}, {chosen.mean_bits:.2f} bits", chosen)]
+    uniform = at_same_budget(solved, policy="uniform", scope="layer")
+    if uniform is not None and uniform.plan.content_hash != chosen.content_hash:
+        plans.append(("uniform", f"uniform, {uniform.plan.mean_bits:.2f} bits", uniform.plan))
+    return plans
+
+
+def result_key(solved: Solved, plans: Sequence[Plan]) -> tuple[Any, ...]:
+    """Everything a quantized model depends on."""
+    return (
+        solved.work.key,
+        solved.choice.rounding,
+        tuple(sorted(solved.changed.items())),
+        solved.table.content_hash,
+        tuple(plan.content_hash for _, _, plan in plans),
+    )
+
+
+def prepared(solved: Solved, report: Report) -> tuple[Any, Any, Any]:
+    """The model with its exempt layers, the calibration, and the settings the plan was priced with.
+
+    Raises:
+        DataError: the plan belongs to a model that was measured again since.
+    """
+    denoiser = denoiser_with(ensure_denoiser(solved.work, report), solved.changed)
+    calibration = ensure_calibration(solved.work, report)
+    if set(solved.allocation.plan.layer_names) != {layer.name for layer in denoiser.quantizable_layers}:
+        raise DataError("the plan belongs to another model: move a slider on Bit budget to make a new one")
+    return denoiser, calibration, quant_settings(solved.table, solved.choice.activation_bits)
+
+
+def _compare(solved: Solved, plans: list[Plan], order: Order, report: Report) -> Compared:
     from mpqdm_core.comparison import compare
     from mpqdm_core.quantization import quantize
     from mpqdm_core.sampling import sample
 
-    work, phases = solved.work, 2 + 2 * len(plans)
-    denoiser = denoiser_with(ensure_denoiser(work, phase(report, 0, phases, "loading")), solved.changed)
-    calibration = ensure_calibration(work, phase(report, 0, phases, "calibrating"))
-    settings = quant_settings(solved.table, solved.choice.activation_bits)
-    if set(solved.allocation.plan.layer_names) != {layer.name for layer in denoiser.quantizable_layers}:
-        raise DataError("the plan belongs to another model: move a slider on Bit budget to make a new one")
+    phases = 2 + 2 * len(plans)
+    denoiser, calibration, settings = prepared(solved, phase(report, 0, phases, "loading"))
     draw = {"labels": order.labels, "seeds": order.seeds, "record": "all"}
     reference = sample(denoiser, **draw, report=phase(report, 1, phases, "full precision"))
     shown = np.unique(np.linspace(0, len(reference.timesteps) - 1, PREVIEWS).astype(int))
@@ -127,7 +141,7 @@ def _compare(solved: Solved, plans: list[tuple[str, str, BitPlan]], order: Order
         variants.append(Variant(key=key, title=title, sheet=_sheet(denoiser, drawn, shown), comparison=found))
     return Compared(
         order=order,
-        class_names=work.class_names,
+        class_names=solved.work.class_names,
         tile=int(reference.images.shape[1]),
         timesteps=tuple(int(reference.timesteps[step]) for step in shown),
         reference=first,

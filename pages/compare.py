@@ -11,6 +11,7 @@ import gradio as gr
 from mpqdm_core.errors import DataError
 from pages import _compare_view as showing
 from pages._bridge import view
+from pages._compare_sets_panel import SetsPanel
 from pages._compare_work import MAX_PICTURES, compare_plans, read_order
 from pages._context import HEAVY, QUIET, Context, as_sentences
 from pages._html import outcome, progress
@@ -20,6 +21,7 @@ from pages._text import text
 from pages._work import job
 from pages._workspace import SOLVED
 
+HINT = outcome("Draw the pictures to see at which denoising step they part from full precision.")
 STOPPED = "Stopped. The pictures below are those from before."
 
 
@@ -36,6 +38,8 @@ class Compare:
     pair: gr.HTML
     metrics: gr.HTML
     steps: gr.HTML
+    steps_hint: gr.HTML
+    sets: SetsPanel
 
 
 def build(ctx: Context) -> Compare:
@@ -74,7 +78,9 @@ def build(ctx: Context) -> Compare:
             metrics = gr.HTML(elem_id="metrics")
         with gr.Column(scale=5, min_width=320):
             gr.Markdown("Where the error comes in", elem_classes=["mpq-title"])
+            steps_hint = gr.HTML(HINT, elem_id="steps-hint")
             steps = view("plot", label="Signal to error of the latent at every step", elem_id="steps", fig="")
+    sets = SetsPanel.build()
     ctx.linked |= {"seed": seed, "classes": classes}
     return Compare(
         classes=classes,
@@ -86,12 +92,14 @@ def build(ctx: Context) -> Compare:
         pair=pair,
         metrics=metrics,
         steps=steps,
+        steps_hint=steps_hint,
+        sets=sets,
     )
 
 
 def wire(ctx: Context, page: Compare) -> None:
     """Connect the events of the tab."""
-    shown = [page.status, page.stop, page.pair, page.metrics, page.steps]
+    shown = [page.status, page.stop, page.pair, page.metrics, page.steps, page.steps_hint]
     drawing = page.draw.click(
         on_draw,
         [ctx.session, ctx.plan, page.classes, page.seed, page.count],
@@ -108,7 +116,9 @@ def wire(ctx: Context, page: Compare) -> None:
         cancels=[drawing],
         **QUIET,
     )
-    ctx.on_model.append((on_model, [ctx.session, page.classes], [page.classes, page.pair, page.metrics]))
+    page.sets.wire(ctx)
+    others = [page.classes, page.pair, page.metrics, page.steps, page.steps_hint]
+    ctx.on_model.append((on_model, [ctx.session, page.classes], others))
 
 
 def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ...]:
@@ -118,7 +128,8 @@ def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ..
         choices = [(name, index) for index, name in enumerate(work.class_names)]
         kept = [index for index in chosen or () if index in range(len(choices))]
         drop = gr.Dropdown(choices=choices, value=kept, multiselect=True, interactive=bool(choices))
-        return drop, gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
+        shipped = gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
+        return drop, *shipped, gr.HTML(fig=""), HINT
 
 
 def on_draw(
@@ -133,7 +144,7 @@ def on_draw(
         for event in stream(job(compare_plans, solved, order)):
             if isinstance(event, Step):
                 words = progress(event.done, event.total, event.message, event.seconds)
-                yield words, gr.Button(visible=True), gr.skip(), gr.skip(), gr.skip()
+                yield words, gr.Button(visible=True), *(gr.skip() for _ in range(4))
             else:
                 yield finished(event)
 
@@ -150,4 +161,5 @@ def finished(event: Any) -> tuple[Any, ...]:
         gr.HTML(pair=showing.pair(found)),
         showing.metrics(found),
         gr.HTML(fig=showing.by_step(found)),
+        "",
     )

@@ -46,12 +46,13 @@ def test_an_unknown_class_is_a_sentence():
 
 
 def test_the_shipped_comparison_is_shown_before_anything_is_drawn():
-    drop, update, figures = compare.on_model(synthetic.NAME, [3])
+    drop, update, figures, steps, hint = compare.on_model(synthetic.NAME, [3])
     shown = json.loads(update.props["pair"])
     assert len(shown["samples"]) == synthetic.SAMPLES
     assert shown["columns"] == synthetic.STEPS + 1
     assert shown["reference"]["src"].startswith("data:image/png;base64,")
     assert "20 dB" in figures
+    assert steps.props["fig"] == "" and "at which denoising step" in hint
     assert drop.value == [3]
 
 
