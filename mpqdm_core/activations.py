@@ -248,8 +248,8 @@ class ActivationQuantizer(nn.Module):
     def _limits_of(self, slot: int) -> tuple[float, float, float]:
         if self.scale is None or self.zero_point is None or self.bits is None:
             raise SettingsError("this layer's activations are at full precision: there are no limits")
-        zero_point = float(self.zero_point[slot])
-        return -zero_point, 2**self.bits - 1 - zero_point, float(self.scale[slot])
+        zero_point, scale = float(self.zero_point[slot].detach()), float(self.scale[slot].detach())
+        return -zero_point, 2**self.bits - 1 - zero_point, scale
 
     def _shaped(self, factors: Tensor) -> Tensor:
         return factors[:, None, None] if self.channel_axis == 1 else factors

@@ -16,6 +16,15 @@ from mpqdm_core.teacher import TeacherRecord
 TERMS = ("task", "relation", "feature")
 
 
+class _Heard(threading.local):
+    """The feature of the call that runs in this thread."""
+
+    feature: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Heard:
+        return _Heard()  # a copied network hears for itself
+
+
 class WindowLosses:
     """Runs a student over the rows of a window and compares it with the teacher's record."""
 
@@ -32,7 +41,7 @@ class WindowLosses:
         """
         self._network = network
         self._settings, self._step_weights = settings, step_weights.tolist()
-        self._heard = threading.local()
+        self._heard = _Heard()
         self._handle = network.get_submodule(tap).register_forward_hook(self._on_tap)
 
     def close(self) -> None:

@@ -41,7 +41,9 @@ def test_relation_loss_equals_a_slow_scalar_version(temperature):
 def test_sum_is_the_mean_times_the_number_of_rows():
     student, teacher = torch.randn(2, 3, 6, 4, 4, generator=torch.Generator().manual_seed(1))
     mean = relation_loss(student, teacher)
-    assert relation_loss(student, teacher, reduction="sum").item() == pytest.approx(3 * 16 * mean.item(), rel=1e-5)
+    assert relation_loss(student, teacher, reduction="sum").item() == pytest.approx(
+        3 * 16 * mean.item(), rel=1e-5
+    )
 
 
 def test_a_copy_of_the_teacher_costs_nothing_and_neither_does_its_size():
