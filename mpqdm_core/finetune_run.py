@@ -25,6 +25,7 @@ from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser, quantize
 from mpqdm_core.recording import memory_errors
 from mpqdm_core.teacher import TeacherRecord
+from mpqdm_core.trainable import held_weights
 
 CHECKPOINT_EVERY_S = 5.0
 HELD_OUT_PICTURES = 4  # of the record; the last ones, which training does not see
@@ -51,6 +52,8 @@ def finetune(
     on_step: Callable[[StepRecord], None] | None = None,
     on_examine: Callable[[Diagnosis], None] | None = None,
     examine_every: int = 25,
+    on_preview: Callable[[int, Denoiser], None] | None = None,
+    preview_every: int = 50,
 ) -> FinetuneResult:
     """Fine-tune a quantized model towards full precision.
 
@@ -68,6 +71,9 @@ def finetune(
         on_step: hears every step's loss.
         on_examine: hears the doctor every `examine_every` steps, the first time before the first one.
         examine_every: see above; looking takes about as long as a step.
+        on_preview: given the steps taken and the student as it is then, every `preview_every` steps, the
+            first time before the first one; may draw with it and raise `Cancelled`, and must not keep it.
+        preview_every: see above.
 
     Raises:
         DataError: plan, calibration, record or checkpoint belong to something else, or the loss is not
@@ -84,7 +90,15 @@ def finetune(
         with memory_errors(f"lower the batch size, which is {settings.batch_size}"):
             before = tuner.evaluate(held_out)
             saver.restore(tuner)
-            finished = _train(tuner, saver, report, on_step or _nobody, on_examine, examine_every)
+            watchers = _Watchers(
+                report=report,
+                on_step=on_step or _nobody,
+                on_examine=on_examine,
+                examine_every=examine_every,
+                on_preview=on_preview,
+                preview_every=preview_every,
+            )
+            finished = _train(tuner, saver, watchers)
             after = tuner.evaluate(held_out)
             adapter = take_adapter(student, settings, timesteps=record.timesteps, steps=tuner.done)
             saver.finish(tuner, finished)
@@ -109,24 +123,36 @@ def split_record(record: TeacherRecord) -> tuple[TeacherRecord, TeacherRecord]:
     )
 
 
-def _train(
-    tuner: Finetuner,
-    saver: _Checkpoint,
-    report: Report,
-    on_step: Callable[[StepRecord], None],
-    on_examine: Callable[[Diagnosis], None] | None,
-    examine_every: int,
-) -> bool:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Watchers:
+    """Who hears what of a run; see `finetune`."""
+
+    report: Report
+    on_step: Callable[[StepRecord], None]
+    on_examine: Callable[[Diagnosis], None] | None
+    examine_every: int
+    on_preview: Callable[[int, Denoiser], None] | None
+    preview_every: int
+
+    def look(self, tuner: Finetuner) -> None:
+        """What is due before the next step."""
+        if self.on_preview is not None and tuner.done % self.preview_every == 0:
+            with torch.no_grad(), held_weights(tuner.layers):
+                self.on_preview(tuner.done, tuner.student.denoiser)
+        if self.on_examine is not None and tuner.done % self.examine_every == 0:
+            self.on_examine(tuner.examine())
+
+
+def _train(tuner: Finetuner, saver: _Checkpoint, watchers: _Watchers) -> bool:
     """Take the steps that are left; return whether none is left, False where the caller stopped it."""
     total = tuner.settings.steps
     try:
-        report(tuner.done, total, "fine-tuning")
+        watchers.report(tuner.done, total, "fine-tuning")
         while tuner.done < total:
-            if on_examine is not None and tuner.done % examine_every == 0:
-                on_examine(tuner.examine())
-            on_step(tuner.step())
+            watchers.look(tuner)
+            watchers.on_step(tuner.step())
             saver.save(tuner)
-            report(tuner.done, total, "fine-tuning")
+            watchers.report(tuner.done, total, "fine-tuning")
     except Cancelled:
         return False
     return True

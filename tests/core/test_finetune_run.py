@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_finetune import FAST, small_record
@@ -17,6 +18,7 @@ from mpqdm_core.errors import Cancelled, DataError, LoadError
 from mpqdm_core.finetune_run import finetune
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.quant_settings import QuantSettings
+from mpqdm_core.quantization import quantize
 from mpqdm_core.sampling import sample
 
 QUANT = QuantSettings(activation_bits=4)
@@ -53,6 +55,30 @@ def test_progress_steps_and_the_doctor_are_heard_in_order():
     assert looked == [0, 4]
     assert told == [(done, 6) for done in range(7)]
     assert result.finished and result.adapter.steps == 6
+
+
+def test_previews_show_the_student_as_it_is_and_change_nothing():
+    def draw(step, student):
+        pictures[step] = sample(student, labels=[0, 1], seeds=[0, 1]).images
+
+    pictures = {}
+    watched = run(on_preview=draw, preview_every=3)
+    assert list(pictures) == [0, 3]
+    assert_same_adapter(watched.adapter, run().adapter)
+    untrained = quantize(
+        small_denoiser(), small_calibration(), uniform_plan(small_denoiser(), 3), QUANT
+    ).denoiser
+    assert np.array_equal(pictures[0], sample(untrained, labels=[0, 1], seeds=[0, 1]).images)
+    assert not np.array_equal(pictures[0], pictures[3])
+
+
+def test_a_preview_may_stop_the_run():
+    def stop(step, student):
+        if step == 2:
+            raise Cancelled
+
+    stopped = run(on_preview=stop, preview_every=2)
+    assert not stopped.finished and stopped.adapter.steps == 2
 
 
 def test_stop_leaves_a_usable_adapter_and_the_run_goes_on_where_it_was(tmp_path):
