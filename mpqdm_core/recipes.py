@@ -16,7 +16,7 @@ from mpqdm_core.allocation import Allocation, AllocationSettings, allocate
 from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.finetune_settings import FinetuneSettings
-from mpqdm_core.measure import measure_error_table
+from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.sensitivity import channel_sensitivity
@@ -66,9 +66,18 @@ class Recipe:
         *,
         weight_bits: float,
         activation_bits: int | None,
+        rows: RowSettings | None = None,
         report: Report = silent,
     ) -> Allocation:
         """Measure what the policy needs, with this recipe's own rounding, and give out the bits.
+
+        Args:
+            denoiser: full precision.
+            calibration: taken from it.
+            weight_bits: average of the budget.
+            activation_bits: of every quantizable layer's input.
+            rows: of the error table; None takes the defaults.
+            report: told the progress of each measurement.
 
         Raises:
             BudgetError: the average cannot be met.
@@ -80,6 +89,7 @@ class Recipe:
             calibration,
             self.quant_settings(activation_bits),
             report=report,
+            rows=rows,
             sensitivity=channel_sensitivity(denoiser, calibration, report=report) if weighted else None,
         )
         return allocate(table, settings)

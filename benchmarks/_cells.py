@@ -1,0 +1,238 @@
+"""Cells of a grid of recipes, settings and seeds: each is trained, sampled and measured once, and kept.
+
+What lies in the run folder is not computed again, and a killed training goes on from its checkpoint. Another
+model, scale or recipe has other files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mpqdm_core.adapter import apply_adapter
+from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
+from mpqdm_core.comparison import compare
+from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.encoding import encode
+from mpqdm_core.finetune_run import finetune
+from mpqdm_core.loading import load_denoiser
+from mpqdm_core.measure import RowSettings
+from mpqdm_core.neighbours import precision_recall
+from mpqdm_core.quantization import QuantizedDenoiser, quantize
+from mpqdm_core.recipes import Recipe
+from mpqdm_core.sampling import Samples, sample
+from mpqdm_core.teacher import TeacherRecord, record_teacher
+from mpqdm_core.zoo.encoder import load_encoder
+from mpqdm_core.zoo.quality import encode_real
+
+MODEL = "sprites-ldm"
+SETTINGS = {"W2A4": (2, 4), "W2A6": (2, 6), "W3A4": (3, 4), "W3A6": (3, 6)}
+SEEDS = (0, 1, 2)
+FIRST_PICTURE = 3_000_000  # noise of the evaluated pictures: away from calibration and training
+GRID_PICTURES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much work a cell is."""
+
+    steps: int = 400
+    batch_size: int = 8
+    record_pictures: int = 128
+    pictures: int = 2048
+    real: int = 5000
+    batch: int = 128
+    calibration: int = 32
+    images_per_step: int = 16  # of the error tables
+    positions: int = 16
+
+
+QUICK = Scale(
+    steps=2,
+    batch_size=2,
+    record_pictures=2,
+    pictures=20,
+    real=200,
+    batch=20,
+    calibration=4,
+    images_per_step=2,
+    positions=4,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One recipe at one setting with one seed."""
+
+    setting: str
+    recipe: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Name of its files."""
+        return f"{self.setting}-{self.recipe}-{self.seed}"
+
+
+class Bench:
+    """What the cells share, computed when first needed and kept in the run folder."""
+
+    def __init__(self, folder: Path, scale: Scale, recipes: Mapping[str, Recipe]) -> None:
+        """Work in `folder`; cells name their recipe by its key in `recipes`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.scale, self.recipes = folder, scale, recipes
+        self.denoiser: Denoiser = load_denoiser(MODEL)
+        self._calibrations: dict[int, Calibration] = {}
+        self._records: dict[int, TeacherRecord] = {}
+        self._teachers: dict[int, Samples] = {}
+        self.real = encode_real(scale.real)
+
+    def calibration(self, seed: int) -> Calibration:
+        """Calibration of a seed."""
+        if seed not in self._calibrations:
+            self._calibrations[seed] = calibrate(
+                self.denoiser, CalibrationSettings(samples=self.scale.calibration, seed=seed)
+            )
+        return self._calibrations[seed]
+
+    def record(self, seed: int) -> TeacherRecord:
+        """Teacher's record of a seed, shared by all recipes."""
+        path = self.folder / f"teacher-{seed}.safetensors"
+        if seed not in self._records:
+            if not path.exists():
+                record_teacher(self.denoiser, pictures=self.scale.record_pictures, seed=seed).save(path)
+            self._records[seed] = TeacherRecord.load(path)
+        return self._records[seed]
+
+    def draw(self, denoiser: Denoiser, seed: int) -> Samples:
+        """The evaluated pictures of a seed."""
+        first = FIRST_PICTURE + seed * self.scale.pictures
+        classes = denoiser.num_classes or 1
+        return sample(
+            denoiser,
+            labels=[picture % classes for picture in range(self.scale.pictures)],
+            seeds=range(first, first + self.scale.pictures),
+            batch_size=self.scale.batch,
+        )
+
+    def teacher(self, seed: int) -> Samples:
+        """Full precision's pictures of a seed."""
+        if seed not in self._teachers:
+            self._teachers[seed] = self.draw(self.denoiser, seed)
+        return self._teachers[seed]
+
+    def student(self, cell: Cell) -> tuple[QuantizedDenoiser, dict[str, float]]:
+        """Quantize and fine-tune as the cell's recipe says; with losses before and after."""
+        recipe = self.recipes[cell.recipe]
+        weight_bits, activation_bits = SETTINGS[cell.setting]
+        calibration = self.calibration(cell.seed)
+        plan = recipe.allocate(
+            self.denoiser,
+            calibration,
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            rows=RowSettings(images_per_step=self.scale.images_per_step, positions=self.scale.positions),
+        ).plan
+        rounding = recipe.quant_settings(activation_bits)
+        settings = recipe.finetune_settings(self.scale.steps, cell.seed, batch_size=self.scale.batch_size)
+        if settings is None:
+            return quantize(self.denoiser, calibration, plan, rounding), {}
+        adapter = finetune(
+            self.denoiser,
+            calibration,
+            plan,
+            self.record(cell.seed),
+            settings,
+            rounding,
+            checkpoint=self.folder / f"{cell.key}.state",
+        ).adapter
+        return apply_adapter(self.denoiser, calibration, adapter), dict(adapter.losses)
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """Every figure of a cell; kept."""
+        path = self.folder / f"{cell.key}.json"
+        if path.exists():
+            kept: dict[str, Any] = json.loads(path.read_text())
+            return kept
+        start = time.monotonic()
+        student, losses = self.student(cell)
+        trained = time.monotonic()
+        drawn = self.draw(student.denoiser, cell.seed)
+        comparison = compare(self.teacher(cell.seed), drawn, encoder=load_encoder(), real_features=self.real)
+        precision, recall = precision_recall(
+            self.real.features, encode(load_encoder(), drawn.images).features
+        )
+        sets = comparison.distribution
+        report = student.bit_report
+        content: dict[str, Any] = {
+            **asdict(cell),
+            "psnr_db": comparison.image_psnr_db.mean.value,
+            "latent_snr_db": comparison.latent_snr_db.mean.value,
+            "losses": losses,
+            "nominal_bits": student.plan.mean_bits,
+            "effective_bits": report.effective_bits,
+            "train_s": trained - start,
+            "sample_s": time.monotonic() - trained,
+            "precision_real": precision.value,
+            "recall_real": recall.value,
+        }
+        if sets is not None:
+            content |= {
+                "fid_real": sets.fid_to_real.value if sets.fid_to_real else None,
+                "fid_real_teacher": sets.fid_to_real_reference.value if sets.fid_to_real_reference else None,
+                "fid_teacher": sets.fid.value,
+                "sfid_teacher": sets.sfid.value,
+                "inception_score": sets.inception_score.value,
+                "precision_teacher": sets.precision.value,
+                "recall_teacher": sets.recall.value,
+                "sfid_real": sets.sfid_to_real.value if sets.sfid_to_real else None,
+                "class_accuracy": sets.class_accuracy.value if sets.class_accuracy else None,
+            }
+        np.save(self.folder / f"{cell.key}.npy", drawn.images[:GRID_PICTURES])
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(content, indent=2))
+        os.replace(partial, path)
+        return content
+
+    def save_grid(self, measured: Sequence[Mapping[str, Any]], setting: str, path: Path) -> None:
+        """Ten pictures of each recipe at one setting, full precision on top; seed 0."""
+        done = {entry["recipe"] for entry in measured if entry["setting"] == setting and entry["seed"] == 0}
+        drawn = [Cell(setting=setting, recipe=recipe, seed=0) for recipe in self.recipes if recipe in done]
+        rows = [self.teacher(0).images[:GRID_PICTURES], *(np.load(self.path(cell, ".npy")) for cell in drawn)]
+        sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+        Image.fromarray(sheet).save(path)
+
+
+def measure_cells(bench: Bench, planned: Sequence[Cell], minutes: float) -> list[dict[str, Any]]:
+    """Compute what is missing until the time is up; return what is there."""
+    deadline, measured = time.monotonic() + 60 * minutes, []
+    for cell in planned:
+        if time.monotonic() > deadline and not bench.path(cell, ".json").exists():
+            continue
+        measured.append(bench.measure(cell))
+        entry = measured[-1]
+        print(f"{cell.key}: FID {entry['fid_real']:.1f}, to teacher {entry['fid_teacher']:.1f}, ", end="")
+        print(f"PSNR {entry['psnr_db']:.2f} dB, {entry['train_s'] + entry['sample_s']:.0f} s", flush=True)
+    return measured
+
+
+def options(description: str | None, run: str) -> argparse.Namespace:
+    """Command line of a benchmark of cells."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a toy of a run, under 50 s on two cores")
+    parser.add_argument("--minutes", type=float, default=600.0, help="start no cell after this time")
+    parser.add_argument("--only", default="", help="recipes, separated by commas; all of them otherwise")
+    parser.add_argument("--settings", default="", help="settings, separated by commas; all of them otherwise")
+    parser.add_argument("--run", type=Path, default=Path(run), help="where finished cells are kept")
+    return parser.parse_args()

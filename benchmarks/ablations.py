@@ -1,0 +1,77 @@
+"""The paper's ablations on the bundled model, at W3A4 and W2A4, each against MPQ-DM corrected.
+
+    python -m benchmarks.ablations [--quick] [--minutes 60] [--settings W2A4]
+
+One thing is changed at a time: outlier-driven bits on or off, the relation loss on or off, kurtosis against
+random and head-tail selection, relation against squared distance of features, the window and the temperature.
+Cells, budget and resuming are as in `benchmarks.headline`; one seed unless `SEEDS` says otherwise there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+from benchmarks._cells import QUICK, Bench, Cell, Scale, measure_cells, options
+from benchmarks._record import RESULTS, Figure, record
+from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.recipes import RECIPES, Recipe
+
+SETTINGS = ("W3A4", "W2A4")
+SEED = 0
+BASE = RECIPES["mpqdm-corrected"]
+
+
+def variant(name: str, title: str, *, policy: str | None = None, **finetuning: object) -> Recipe:
+    """MPQ-DM corrected with another selection policy or other fine-tuning settings."""
+    allocation = BASE.allocation if policy is None else replace(BASE.allocation, policy=policy)
+    tuned = replace(BASE.finetuning or FinetuneSettings(), **finetuning)  # type: ignore[arg-type]
+    return replace(
+        BASE, name=name, title=title, differs=f"as {BASE.name}, except: {title}",
+        allocation=allocation, finetuning=tuned,
+    )  # fmt: skip
+
+
+def variants() -> Mapping[str, Recipe]:
+    """Everything that is compared, by name."""
+    listed = [
+        replace(BASE, name="corrected", title="MPQ-DM corrected"),
+        variant("no-omq", "uniform bits", policy="uniform"),
+        variant("no-trd", "task loss only", relation_weight=0.0),
+        variant("neither", "uniform bits and task loss only", policy="uniform", relation_weight=0.0),
+        variant("random", "channels selected at random", policy="random"),
+        variant("head-tail", "first channels up, last channels down", policy="head-tail"),
+        variant(
+            "l2", "squared distance of features instead of relations", relation_weight=0.0, feature_weight=1.0
+        ),
+        *(variant(f"window-{n}", f"window of {n}", window=n) for n in (1, 3, 4)),
+        *(variant(f"temperature-{t:g}", f"temperature {t:g}", temperature=t) for t in (0.1, 0.3, 3.0)),
+    ]
+    return {recipe.name: recipe for recipe in listed}
+
+
+def main() -> None:
+    """Compute what is missing until the time is up, and write what is there."""
+    asked = options(__doc__, "runs/ablations")
+    recipes = variants()
+    settings = asked.settings.split(",") if asked.settings else list(SETTINGS)
+    names = asked.only.split(",") if asked.only else list(recipes)
+    planned = [Cell(setting=setting, recipe=name, seed=SEED) for setting in settings for name in names]
+    scale, folder = Scale(), asked.run
+    if asked.quick:
+        scale, folder, planned = QUICK, asked.run / "quick", planned[:2]
+    measured = measure_cells(Bench(folder, scale, recipes), planned, asked.minutes)
+    figures = {"cells": Figure(len(measured), f"of {len(planned)}")}
+    for entry in measured:
+        key = f"{entry['setting']}_{entry['recipe']}".lower().replace("-", "_").replace(".", "")
+        figures[f"{key}_fid_real"] = Figure(entry["fid_real"], "FID")
+        figures[f"{key}_fid_teacher"] = Figure(entry["fid_teacher"], "FID to teacher")
+        figures[f"{key}_psnr_db"] = Figure(entry["psnr_db"], "dB")
+    notes = [json.dumps(asdict(scale)), *(f"{recipe.name}: {recipe.differs}" for recipe in recipes.values())]
+    repeats = {f"{e['setting']}-{e['recipe']}": [e["fid_real"]] for e in measured}
+    record("ablations", figures=figures, repeats=repeats, seed=SEED, notes=notes, folder=RESULTS)
+
+
+if __name__ == "__main__":
+    main()
