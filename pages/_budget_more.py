@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from pages._budget_tables import measure_missing
 from pages._context import HEAVY, LIVE, QUIET, Context, as_sentences
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
+from pages._layers import short
 from pages._precomputed import DEFAULT_MODEL
 from pages._session import open_bundled, workspace
+from pages._sliders import may_be_empty
 from pages._text import text
 from pages._work import job
 
@@ -77,7 +79,7 @@ class More:
             eight, full = _lists()
             rules = gr.Button("Back to the family's rules", size="sm", elem_id="exempt-rules")
         return cls(
-            extra_groups=extra_groups,
+            extra_groups=may_be_empty(extra_groups),
             grid=grid,
             range_exponent=range_exponent,
             prescale=prescale,
@@ -162,7 +164,7 @@ def on_layers(session: str | None, eight: list[str] | None, full: list[str] | No
     """Offer the layers of another model; a choice that suits it stays, as does one from a link."""
     with as_sentences():
         layers = workspace(session).layers
-    names = [layer.name for layer in layers if layer.macs > 0]
+    names = _names(layers)
     try:
         _exempt.changes(layers, eight or [], full or [])
     except MpqdmError:
@@ -190,11 +192,16 @@ def _lists() -> tuple[gr.Dropdown, gr.Dropdown]:
     except MpqdmError:  # nothing ships with it: filled when a model is loaded
         layers = ()
     eight, full = _exempt.rules(layers)
-    names = [layer.name for layer in layers if layer.macs > 0]
+    names = _names(layers)
     return (
         _list(choices=names, value=eight, label="Kept at 8 bits", elem_id="kept-8"),
         _list(choices=names, value=full, label="Kept in full precision", elem_id="kept-full"),
     )
+
+
+def _names(layers: Sequence[Any]) -> list[tuple[str, str]]:
+    """The layers that run, by short and by full name."""
+    return [(short(layer.name), layer.name) for layer in layers if layer.macs > 0]
 
 
 def _list(**changes: Any) -> gr.Dropdown:

@@ -14,6 +14,7 @@ from pages._context import HEAVY, QUIET, Context, as_sentences
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
 from pages._session import workspace
+from pages._sliders import may_be_empty
 from pages._text import text
 from pages._work import job
 from pages._workspace import SOLVED
@@ -53,7 +54,7 @@ class SetsPanel:
                 status = gr.HTML(elem_id="set-status")
             with gr.Column(scale=8, min_width=320):
                 result = gr.HTML(elem_id="set-metrics")
-        return cls(count=count, measure=measure, stop=stop, status=status, result=result)
+        return cls(count=may_be_empty(count), measure=measure, stop=stop, status=status, result=result)
 
     def wire(self, ctx: Context) -> None:
         """Connect the events."""

@@ -89,7 +89,8 @@ def metrics(found: Compared) -> str:
             rows.append([f"{words} ({hint})", *(_estimate(value, unit) for value in values)])
     notes = list(dict.fromkeys(note for variant in found.variants for note in variant.comparison.notes))
     count = len(found.order.seeds)
-    told = f"Mean over {count} pictures with a 95 % interval over seeds: how close, not how good (no FID)."
+    many = f"Mean over {count} pictures with a 95 % interval over seeds" if count > 1 else "One picture"
+    told = f"{many}: how close, not how good; that is measured below, as a set."
     words = " ".join([told, *notes])
     return (
         table(["Against full precision", *(variant.title for variant in found.variants)], rows)

@@ -10,6 +10,7 @@ import numpy as np
 from pages._layers import short
 
 Figure = dict[str, Any]
+WIDE = 300.0  # largest by smallest value: above it, at least two powers of ten lie within
 LINES = {
     "optimal": ("var(--mpq-accent)", "solid", "circle"),
     "gain": ("var(--mpq-good)", "dash", "diamond"),
@@ -55,7 +56,7 @@ def frontier_figure(
     }
     layout = {
         "xaxis": {"title": {"text": "average weight bits"}, "range": [0.8, 8.2], "dtick": 1},
-        "yaxis": {"title": {"text": "predicted error"}, "type": "log", "exponentformat": "power"},
+        "yaxis": _log_axis("predicted error", [error for _, y in curves.values() for error in y]),
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.12, "font": {"size": 11}},
         "margin": {"l": 58, "t": 34},
@@ -83,8 +84,9 @@ def layer_error_figure(layers: Sequence[str], errors: np.ndarray, uniform: np.nd
             "title": {"text": "layer, in the order the network runs"},
             "showticklabels": False,
             "showgrid": False,
+            "zeroline": False,
         },
-        "yaxis": {"title": {"text": "predicted error"}, "type": "log", "exponentformat": "power"},
+        "yaxis": _log_axis("predicted error", [*errors, *([] if uniform is None else uniform)]),
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.12, "font": {"size": 11}},
         "margin": {"l": 58, "t": 34},
@@ -118,19 +120,29 @@ def search_figure(layer: str | None, curve: Sequence[float] | None) -> Figure:
     span = (high - low) or (high or 1.0) * 0.1
     layout = {
         "xaxis": {
-            "title": {"text": "groups moved up, and as many down (g); ✓ is chosen"},
+            "title": {"text": "groups up, as many down (g); ✓ chosen"},
+            "visible": bool(values),
             "dtick": 1,
             "showgrid": False,
         },
         "yaxis": {
             "title": {"text": "error of the layer's output"},
+            "visible": bool(values),
             "range": [max(0.0, low - span), high + span * 0.3],
         },
         "margin": {"l": 66, "t": 34},
-        "annotations": [] if values else [_note("Select a layer on the map, with the policy “kurtosis”.")],
+        "annotations": [] if values else [_note("Select a layer on the map,<br>with the policy “kurtosis”.")],
         "title": {"text": short(layer) if layer else "", "font": {"size": 12}, "x": 0.02, "y": 0.98},
     }
     return {"data": [bars], "layout": layout, "meta": {"height": 300, "view": f"search-{layer}"}}
+
+
+def _log_axis(title: str, values: Sequence[float]) -> Figure:
+    """A logarithmic axis with powers of ten only where there are enough of them to read it by."""
+    axis: Figure = {"title": {"text": title}, "type": "log", "exponentformat": "power"}
+    known = [float(value) for value in values if np.isfinite(value) and value > 0]
+    wide = bool(known) and max(known) / min(known) > WIDE
+    return axis | {"dtick": 1} if wide else axis
 
 
 def _dots(

@@ -14,6 +14,7 @@ from pages._bridge import dumps, view
 from pages._budget_more import Measuring, More
 from pages._budget_overrides import Overrides
 from pages._context import LIVE, QUIET, Context, as_sentences, selected
+from pages._sliders import may_be_empty
 from pages._text import text
 from pages._workspace import SOLVED
 
@@ -176,8 +177,8 @@ def build(ctx: Context) -> Budget:
         "kept_full": more.full,
     }
     return Budget(
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
+        weight_bits=may_be_empty(weight_bits),
+        activation_bits=may_be_empty(activation_bits),
         activations_full=activations_full,
         allowed=allowed,
         policy=policy,

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from mpqdm_core.errors import DataError
+from mpqdm_core.errors import DataError, LoadError
 from pages import _compare_view as showing
 from pages._bridge import view
 from pages._compare_sets_panel import SetsPanel
@@ -16,7 +16,9 @@ from pages._compare_work import MAX_PICTURES, compare_plans, read_order
 from pages._context import HEAVY, QUIET, Context, as_sentences
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
+from pages._precomputed import DEFAULT_MODEL
 from pages._session import workspace
+from pages._sliders import may_be_empty
 from pages._text import text
 from pages._work import job
 from pages._workspace import SOLVED
@@ -48,7 +50,7 @@ def build(ctx: Context) -> Compare:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
             classes = gr.Dropdown(
-                [],
+                class_choices(DEFAULT_MODEL),  # known at once, so that a link may name some
                 value=[],
                 multiselect=True,
                 label="Classes",
@@ -85,7 +87,7 @@ def build(ctx: Context) -> Compare:
     return Compare(
         classes=classes,
         seed=seed,
-        count=count,
+        count=may_be_empty(count),
         draw=draw,
         stop=stop,
         status=status,
@@ -124,12 +126,19 @@ def wire(ctx: Context, page: Compare) -> None:
 def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ...]:
     """Offer the classes of the model, and show the comparison that ships with it."""
     with as_sentences():
-        work = workspace(session)
-        choices = [(name, index) for index, name in enumerate(work.class_names)]
+        work, choices = workspace(session), class_choices(session)
         kept = [index for index in chosen or () if index in range(len(choices))]
         drop = gr.Dropdown(choices=choices, value=kept, multiselect=True, interactive=bool(choices))
         shipped = gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
         return drop, *shipped, gr.HTML(fig=""), HINT
+
+
+def class_choices(session: str | None) -> list[tuple[str, int]]:
+    """Classes of a model as the list shows them; none when it is not open and nothing ships with it."""
+    try:
+        return [(name, index) for index, name in enumerate(workspace(session).class_names)]
+    except LoadError:
+        return []
 
 
 def on_draw(
