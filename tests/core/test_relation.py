@@ -12,7 +12,7 @@ def slow_relation_loss(student, teacher, temperature):
     """Mean over samples and positions of KL(teacher row || student row), in plain loops and float64."""
 
     def rows(feature):
-        channels, height, width = feature.shape
+        _, height, width = feature.shape
         columns = [feature[:, y, x].astype(float) for y in range(height) for x in range(width)]
         columns = [column / math.sqrt((column**2).sum()) for column in columns]
         table = []
