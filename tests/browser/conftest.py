@@ -7,9 +7,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 FLAGS = [
     "--no-sandbox",  # the tests may run as root
@@ -33,15 +36,39 @@ QUIET = {
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Address of the app in a process of its own."""
-    folder = tmp_path_factory.mktemp("assets")
+    """Address of the app with a made-up model, in a process of its own."""
+    folder = str(tmp_path_factory.mktemp("assets"))
+    port = _free_port()
+    command = [sys.executable, str(Path(__file__).with_name("serve.py")), folder, str(port)]
+    with _running(command, port, tmp_path_factory) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory):
+    """Address of the app as it ships, with the bundled model."""
+    port = _free_port()
+    with _running([sys.executable, "app.py"], port, tmp_path_factory) as address:
+        yield address
+
+
+def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(Path(__file__).with_name("serve.py")), str(folder), str(port)]
-    environment = {**os.environ, **QUIET, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio"))}
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _running(command, port, tmp_path_factory):
+    environment = {
+        **os.environ,
+        **QUIET,
+        "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")),
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+    }
     address = f"http://127.0.0.1:{port}/"
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
         try:
             _wait_for(address, process)
             yield address
@@ -131,9 +158,21 @@ class Visit:
 
 
 @pytest.fixture
-def visit(server, browser):
-    context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    found = Visit(context.new_page(), server)
-    yield found
-    context.close()
+def new_visit(browser):
+    """Opens pages, each a visitor of its own."""
+    contexts = []
+
+    def make(address):
+        context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        return Visit(context.new_page(), address)
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def visit(server, new_visit):
+    return new_visit(server)
