@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from mpqdm_core.measure import measure_error_table as measure_error_table
     from mpqdm_core.outliers import OutlierStats as OutlierStats
     from mpqdm_core.outliers import outlier_stats as outlier_stats
+    from mpqdm_core.packing import PackedFolder as PackedFolder
+    from mpqdm_core.packing import export_packed as export_packed
+    from mpqdm_core.packing import load_packed as load_packed
     from mpqdm_core.quant_settings import QuantSettings as QuantSettings
     from mpqdm_core.quantization import QuantizedDenoiser as QuantizedDenoiser
     from mpqdm_core.quantization import quantize as quantize
@@ -60,6 +63,7 @@ _HOME = {
     "LoadError": "mpqdm_core.errors",
     "MpqdmError": "mpqdm_core.errors",
     "OutlierStats": "mpqdm_core.outliers",
+    "PackedFolder": "mpqdm_core.packing",
     "QuantSettings": "mpqdm_core.quant_settings",
     "QuantizedDenoiser": "mpqdm_core.quantization",
     "RowSettings": "mpqdm_core.measure",
@@ -72,9 +76,11 @@ _HOME = {
     "calibrate": "mpqdm_core.calibration",
     "channel_sensitivity": "mpqdm_core.sensitivity",
     "compare": "mpqdm_core.comparison",
+    "export_packed": "mpqdm_core.packing",
     "feasible_range": "mpqdm_core.allocation",
     "frontier": "mpqdm_core.allocation",
     "load_denoiser": "mpqdm_core.loading",
+    "load_packed": "mpqdm_core.packing",
     "measure_error_table": "mpqdm_core.measure",
     "outlier_stats": "mpqdm_core.outliers",
     "quantize": "mpqdm_core.quantization",
@@ -97,6 +103,7 @@ __all__ = [
     "LoadError",
     "MpqdmError",
     "OutlierStats",
+    "PackedFolder",
     "QuantSettings",
     "QuantizedDenoiser",
     "RowSettings",
@@ -109,9 +116,11 @@ __all__ = [
     "calibrate",
     "channel_sensitivity",
     "compare",
+    "export_packed",
     "feasible_range",
     "frontier",
     "load_denoiser",
+    "load_packed",
     "measure_error_table",
     "outlier_stats",
     "quantize",

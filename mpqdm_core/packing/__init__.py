@@ -1,0 +1,33 @@
+"""Packed models: a diffusers folder as small as its bits say, which loads again bit for bit.
+
+Importing this package registers the format with diffusers: `from_pretrained` of an exported folder then
+works, for the denoiser and for whole pipelines. It is this package and not `mpqdm_core` that registers:
+registering needs torch and diffusers, and importing `mpqdm_core` must stay cheap.
+"""
+
+from mpqdm_core.packing.diffusers_quantizer import PackedConfig
+from mpqdm_core.packing.export import PackedFolder, export_packed
+from mpqdm_core.packing.load import load_packed
+from mpqdm_core.packing.manifest import FORMAT_VERSION, Manifest, read_manifest
+from mpqdm_core.packing.network import set_mode
+from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLayer, PackedLinear
+from mpqdm_core.packing.registration import register
+from mpqdm_core.packing.sizes import SizeItem
+
+register()
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Manifest",
+    "PackedConfig",
+    "PackedConv2d",
+    "PackedFolder",
+    "PackedLayer",
+    "PackedLinear",
+    "SizeItem",
+    "export_packed",
+    "load_packed",
+    "read_manifest",
+    "register",
+    "set_mode",
+]

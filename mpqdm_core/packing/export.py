@@ -1,0 +1,207 @@
+"""Exporting a quantized model as a diffusers folder with packed weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mpqdm_core.errors import SettingsError
+from mpqdm_core.model_files import WEIGHTS_FILE
+from mpqdm_core.packing.diffusers_quantizer import PackedConfig
+from mpqdm_core.packing.load import NETWORK
+from mpqdm_core.packing.manifest import MANIFEST_FILE, METADATA_KEY, Manifest, PackedSpec, hash_tensors
+from mpqdm_core.packing.rounding import RoundedLayer, ScaleType, round_layer, scale_type
+from mpqdm_core.packing.sizes import SizeItem, size_items
+from mpqdm_core.packing.tensors import rounded_state, to_file
+from mpqdm_core.progress import Report, silent
+from mpqdm_core.quantization import QuantizedDenoiser
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedFolder:
+    """An exported model."""
+
+    folder: Path
+    content_hash: str  # of the model that loading it gives
+    items: tuple[SizeItem, ...]  # what the denoiser's file is made of, in bytes
+    file_bytes: int  # of the denoiser's file, their sum
+
+
+def export_packed(
+    quantized: QuantizedDenoiser,
+    folder: str | Path,
+    *,
+    scale_dtype: ScaleType = "float16",
+    metrics: Mapping[str, float] | None = None,
+    licence: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    report: Report = silent,
+) -> PackedFolder:
+    """Write a diffusers folder whose denoiser is packed; a crash half-way leaves an earlier export as it was.
+
+    Args:
+        quantized: frozen, or a fine-tuned student: corrections are merged.
+        folder: new, empty, or an earlier export, which is replaced.
+        scale_dtype: precision of scales and pre-scale factors. With float16 they are rounded first and the
+            codes computed from the rounded ones; with float32 a frozen model is stored as it is.
+        metrics: figures of merit to keep in the manifest.
+        licence: of the full-precision model.
+        recipe: how it was made, JSON values.
+        report: told every layer; may raise `Cancelled`.
+
+    Raises:
+        SettingsError: the folder holds something else, or the model has no pipeline.
+        DataError: a scale does not fit float16, or a layer's weight is not on its levels.
+        Cancelled: raised by `report`.
+    """
+    scale_type(scale_dtype)
+    target = Path(folder)
+    if quantized.denoiser.pipeline is None:
+        raise SettingsError(f"{quantized.denoiser.name} has no pipeline: there is no folder to write it to")
+    with _Staging(target) as staging:
+        layers = quantized.layers
+        rounded: dict[str, RoundedLayer] = {}
+        for done, (name, layer) in enumerate(layers.items()):
+            report(done, len(layers), f"packing {name}")
+            rounded[name] = round_layer(name, layer, scale_dtype)
+        report(len(layers), len(layers), "writing")
+        manifest = _describe(quantized, rounded, scale_dtype)
+        tensors = to_file(_state(quantized, rounded), manifest)
+        digest = hash_tensors(tensors)
+        exact = scale_dtype == "float32" and all(layer.frozen for layer in layers.values())
+        content_hash = quantized.content_hash if exact else _hash(quantized.content_hash, digest)
+        manifest = replace(
+            manifest,
+            tensors_sha256=digest,
+            content_hash=content_hash,
+            licence=licence,
+            recipe=dict(recipe or {}),
+            metrics=dict(metrics or {}),
+        )
+        _write_parts(quantized.denoiser.pipeline, staging)
+        _write_network(quantized.denoiser.network, manifest, tensors, staging / NETWORK)
+        file_bytes = (staging / NETWORK / WEIGHTS_FILE).stat().st_size
+        items = size_items(manifest, tensors, file_bytes)
+    return PackedFolder(folder=target, content_hash=content_hash, items=items, file_bytes=file_bytes)
+
+
+class _Staging:
+    """A folder beside the target that takes its place when everything in it is written."""
+
+    def __init__(self, target: Path) -> None:
+        """Look at the target.
+
+        Raises:
+            SettingsError: it holds something that is no packed model.
+        """
+        self.target = target
+        self.partial = target.with_name(target.name + ".part")
+        self.earlier = target.with_name(target.name + ".old")
+        if self.earlier.exists() and not target.exists():
+            self.earlier.rename(target)  # a crash between the two renames of `__exit__`
+        occupied = target.is_file() or (target.is_dir() and any(target.iterdir()))
+        if occupied and not (target / NETWORK / MANIFEST_FILE).is_file():
+            raise SettingsError(f"{target} exists and is no packed model: choose another folder")
+
+    def __enter__(self) -> Path:
+        """Make the folder."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        return self.partial
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        """Move the folder to its place, or remove it after an error."""
+        if kind is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            return
+        if self.target.exists():
+            shutil.rmtree(self.earlier, ignore_errors=True)
+            self.target.rename(self.earlier)
+        self.partial.rename(self.target)
+        shutil.rmtree(self.earlier, ignore_errors=True)
+
+
+def _describe(
+    quantized: QuantizedDenoiser, rounded: Mapping[str, RoundedLayer], scale_dtype: ScaleType
+) -> Manifest:
+    denoiser, layers = quantized.denoiser, quantized.layers
+    clocks = [layer.activation.clock for layer in layers.values() if layer.activation.clock is not None]
+    packed = {
+        name: PackedSpec(
+            layout=rounded[name].weight.layout,
+            bias=layer.bias is not None,
+            prescale=rounded[name].prescale is not None,
+            activation_bits=layer.activation.bits,
+        )
+        for name, layer in layers.items()
+    }
+    return Manifest(
+        name=denoiser.name,
+        family=denoiser.family,
+        layers=denoiser.layers,
+        packed=packed,
+        plan=quantized.plan,
+        settings=quantized.settings,
+        timesteps=clocks[0].timesteps if clocks else (),
+        scale_dtype=scale_dtype,
+        sampler=denoiser.sampler,
+        bit_report=quantized.bit_report,
+        source_hash=quantized.source_hash,
+        calibration_hash=quantized.calibration_hash,
+        content_hash=quantized.content_hash,
+    )
+
+
+def _state(quantized: QuantizedDenoiser, rounded: Mapping[str, RoundedLayer]) -> dict[str, Tensor]:
+    """The network's tensors, those of quantized layers in packed form."""
+    layers = quantized.layers
+    state = {
+        name: tensor.detach().cpu()
+        for name, tensor in quantized.denoiser.network.state_dict().items()
+        if not any(name.startswith(f"{layer}.") for layer in layers)
+    }
+    for name, layer in layers.items():
+        state |= rounded_state(name, rounded[name], None if layer.bias is None else layer.bias.cpu())
+    return state
+
+
+def _write_parts(pipeline: Any, folder: Path) -> None:
+    """Write everything but the denoiser, as diffusers does."""
+    pipeline.save_config(folder)
+    for name, part in pipeline.components.items():
+        if name != NETWORK and part is not None:
+            part.save_pretrained(folder / name)
+
+
+def _write_network(network: Any, manifest: Manifest, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    folder.mkdir()
+    config = json.loads(network.to_json_string())
+    config["quantization_config"] = PackedConfig().to_dict()
+    config.pop("_name_or_path", None)
+    _write_text(folder / CONFIG_FILE, config)
+    _write_text(folder / MANIFEST_FILE, manifest.as_dict())
+    text = json.dumps(manifest.as_dict(), separators=(",", ":"))
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    path = folder / WEIGHTS_FILE
+    save_file(contiguous, path, metadata={"format": "pt", METADATA_KEY: text})
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # on the disk before the folder takes the place of an earlier one
+
+
+def _write_text(path: Path, entries: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""Loading an exported folder as a quantized denoiser of this library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors.torch import load_file
+
+from mpqdm_core.denoiser import PIPELINE_NOTES, Denoiser
+from mpqdm_core.errors import LoadError, MpqdmError
+from mpqdm_core.families import FAMILIES, Family
+from mpqdm_core.loading import BUILD_FAILURES
+from mpqdm_core.model_files import INDEX_FILE, WEIGHTS_FILE, check_safetensors, listed, read_json
+from mpqdm_core.packing.diffusers_quantizer import PackedConfig
+from mpqdm_core.packing.manifest import Manifest
+from mpqdm_core.packing.network import set_mode
+from mpqdm_core.packing.packed_layers import DEFAULT_CACHE_MIB, Mode
+from mpqdm_core.packing.registration import build, load_network
+from mpqdm_core.quantization import QuantizedDenoiser
+
+NETWORK = "unet"  # the denoiser's place in every family's folder
+
+
+def load_packed(
+    folder: str | Path,
+    *,
+    mode: Mode = "packed",
+    dtype: torch.dtype = torch.float32,
+    cache_mib: int = DEFAULT_CACHE_MIB,
+) -> QuantizedDenoiser:
+    """Load an exported model on the CPU; same plan, weights and pictures as the exported one.
+
+    Args:
+        folder: as `export_packed` wrote it.
+        mode: `packed` unpacks weights at each use; `frozen` keeps them unpacked too, for speed.
+        dtype: that weights are unpacked to; another than float32 changes the pictures by rounding.
+        cache_mib: unpacked weights kept in mode `packed`.
+
+    Raises:
+        LoadError: the folder is missing, damaged, of a newer version, or no packed model.
+    """
+    source = Path(folder).expanduser()
+    if not source.is_dir():
+        raise LoadError(f"there is no folder {source}")
+    index = read_json(source, INDEX_FILE)
+    family = _family(source, index)
+    built: dict[str, Any] = {}
+    for part, classes in family.parts.items():
+        name = part if part in index else family.alternatives.get(part, part)
+        if part == "scheduler":
+            built[part] = DDIMScheduler.from_config(read_json(source, f"{name}/scheduler_config.json"))
+            continue
+        cls = _part_class(source, index, name, classes)
+        if part == NETWORK:
+            config = PackedConfig(cache_mib=cache_mib)
+            built[part] = _guarded(source, partial(load_network, cls, source / NETWORK, config=config))
+        else:
+            built[part] = _guarded(source, partial(_load_part, cls, source / name))
+    notes = {name: index.get(name) for name in PIPELINE_NOTES} if family.conditional else {}
+    pipeline = _guarded(source, lambda: family.pipeline_class(**built, **notes))
+    pipeline.set_progress_bar_config(disable=True)
+    network = built[NETWORK]
+    if mode != "packed" or dtype != torch.float32:
+        set_mode(network, mode, dtype)
+    manifest: Manifest = network.hf_quantizer.loaded
+    classes_count = pipeline.num_classes if family.conditional else None
+    names = getattr(pipeline.config, "class_names", None) or [f"class {k}" for k in range(classes_count or 0)]
+    return QuantizedDenoiser(
+        denoiser=Denoiser(
+            name=manifest.name,
+            family=family.name,
+            pipeline=pipeline,
+            network=network,
+            layers=manifest.layers,
+            sampler=manifest.sampler,
+            num_classes=classes_count,
+            class_names=tuple(names),
+            content_hash=manifest.content_hash,
+            source=str(folder),
+        ),
+        plan=manifest.plan,
+        settings=manifest.settings,
+        bit_report=manifest.bit_report,
+        source_hash=manifest.source_hash,
+        calibration_hash=manifest.calibration_hash,
+    )
+
+
+def _family(folder: Path, index: Mapping[str, Any]) -> Family:
+    found = index.get("_class_name")
+    for family in FAMILIES.values():
+        if found in family.folder_classes:
+            return family
+    known = listed(name for family in FAMILIES.values() for name in family.folder_classes)
+    raise LoadError(f"{folder} holds a {found or 'pipeline without a class name'}; supported are {known}")
+
+
+def _part_class(
+    folder: Path, index: Mapping[str, Any], name: str, classes: tuple[type[Any], ...]
+) -> type[Any]:
+    entry = index.get(name)
+    for cls in classes:
+        if entry == ["diffusers", cls.__name__]:
+            return cls
+    allowed = listed(cls.__name__ for cls in classes)
+    raise LoadError(f"the {name} of {folder} is a {entry}; supported are diffusers' {allowed}")
+
+
+def _load_part(cls: type[Any], folder: Path) -> Any:
+    """Load a full-precision part from its safetensors file."""
+    path = folder / WEIGHTS_FILE
+    check_safetensors(path)
+    part = build(cls, read_json(folder, "config.json"))
+    part.load_state_dict(load_file(path), strict=True, assign=True)
+    return part.eval().requires_grad_(False)
+
+
+def _guarded(folder: Path, work: Callable[[], Any]) -> Any:
+    """Run a step of loading; whatever goes wrong becomes one sentence."""
+    try:
+        return work()
+    except MpqdmError as error:
+        raise error if isinstance(error, LoadError) else LoadError(f"{folder} is damaged: {error}") from error
+    except BUILD_FAILURES as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LoadError(f"{folder} cannot be built: {reason}; export the model again") from error
