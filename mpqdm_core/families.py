@@ -25,25 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mpqdm_core.denoiser import Denoiser, ExemptRule, SamplerSettings, describe_layers, hash_network
+from mpqdm_core.exemptions import STANDARD_EXEMPT
 from mpqdm_core.pipelines import ClassConditionalLDMPipeline
-
-STANDARD_EXEMPT = (
-    ExemptRule(pattern="time_embedding.*", exempt="8-bit", reason="small, every block depends on it"),
-    ExemptRule(pattern="class_embedding*", exempt="8-bit", reason="small, every block depends on it"),
-    ExemptRule(
-        pattern="conv_in",
-        exempt="8-bit",
-        reason="first layer: sees the noisy input itself",
-        # Its input is Gaussian noise, whose largest value grows with every picture drawn: clipping one latent
-        # at every step spoils a corner of the picture, and 8 bits have the room.
-        input_headroom=1.25,
-    ),
-    ExemptRule(pattern="conv_out", exempt="8-bit", reason="last layer: its error is the output's error"),
-    ExemptRule(pattern="*.conv_shortcut", exempt="full precision", reason="shortcut of a residual block"),
-    ExemptRule(pattern="*.downsamplers.*", exempt="full precision", reason="downsampling convolution"),
-)
-"""What MPQ-DM's released code keeps out of the budget, in the names of diffusers: its first three layers and
-its last at 8 bits, `skip*` and `op` (downsampling) in full precision. Upsampling is quantized."""
 
 Generators = list[torch.Generator]
 Drawer = Callable[[Any, Sequence[int] | None, Generators, SamplerSettings], NDArray[np.float32]]

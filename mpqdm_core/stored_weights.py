@@ -1,0 +1,203 @@
+"""The weights of a denoiser as they lie in safetensors files: listed from headers, read a few rows at a time.
+
+Nothing is built from a configuration, so that a checkpoint larger than memory, or of a class that is not
+known here, can be looked at. Layers are recognised by their tensors: "<name>.weight" with two axes is a
+linear layer, with four a convolution; norms have one axis, tables of embeddings are told by their names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mpqdm_core.denoiser import Exemption, ExemptRule
+from mpqdm_core.errors import LoadError
+from mpqdm_core.exemptions import rules_for
+from mpqdm_core.model_files import INDEX_FILE, check_safetensors, find_weights, listed, read_json
+
+DENOISERS = ("transformer", "unet")  # folders of a pipeline that hold what is quantized
+BLOCK_BYTES = 8 * 2**20  # of one read; large enough for any disk, small beside any limit on memory
+TABLES = ("*embedding_table", "class_embedding", "*token_embedding", "*pos_embedding")
+FLOATING = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+PARTS_IN_ORDER = (
+    *("conv_in", "pos_embed", "x_embedder", "context_embedder", "time", "class", "add", "caption", "adaln"),
+    *("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks"),
+    *("norm_out", "conv_norm_out", "conv_out", "proj_out"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLayer:
+    """One linear or convolution layer in a file."""
+
+    name: str
+    kind: Literal["linear", "conv"]
+    shape: tuple[int, ...]  # of the weight: (O, I) or (O, I / groups, kh, kw)
+    dtype: torch.dtype
+    path: Path
+    exempt: Exemption | None
+    reason: str  # why it is exempt; empty if it is not
+
+    @property
+    def out_channels(self) -> int:
+        """O."""
+        return self.shape[0]
+
+    @property
+    def weights_per_channel(self) -> int:
+        """Elements of one output channel."""
+        return self.elements // self.shape[0]
+
+    @property
+    def elements(self) -> int:
+        """Weights of the layer."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.elements * self.dtype.itemsize
+
+    def rows(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Tensor]:
+        """The weight in parts along its output channels, (c, ...) each, in the file's dtype.
+
+        Raises:
+            LoadError: the file cannot be read any more.
+        """
+        height = max(1, block_bytes // max(1, self.weights_per_channel * self.dtype.itemsize))
+        try:
+            with safe_open(self.path, framework="pt") as archive:
+                weight = archive.get_slice(f"{self.name}.weight")
+                for start in range(0, self.out_channels, height):
+                    yield weight[start : start + height]
+        except (SafetensorError, OSError) as error:
+            raise LoadError(f"{self.path.name} cannot be read any more ({error}); copy it again") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredDenoiser:
+    """The layers of a denoiser's files, in an order near the one in which they run."""
+
+    source: Path
+    class_name: str  # of the configuration beside the files; "" without one
+    layers: tuple[StoredLayer, ...]
+    nbytes: int  # of all files, other tensors included
+
+    @property
+    def quantizable_layers(self) -> tuple[StoredLayer, ...]:
+        """The layers that share the bit budget."""
+        return tuple(layer for layer in self.layers if layer.exempt is None)
+
+
+def open_stored(source: str | Path, rules: tuple[ExemptRule, ...] | None = None) -> StoredDenoiser:
+    """List the layers of a checkpoint without reading its weights.
+
+    Args:
+        source: a pipeline's folder, the folder of its unet or transformer, or one safetensors file.
+        rules: which layers are exempt; None takes those for the kind of network.
+
+    Raises:
+        LoadError: no weights as safetensors, a damaged or changed file, or nothing to quantize in it.
+    """
+    path = Path(source).expanduser()
+    files, class_name = _files(path)
+    layers = [layer for file in files for layer in _layers_of(file)]
+    if not layers:
+        raise LoadError(f"{path.name} holds no weights of linear layers or convolutions")
+    names = {layer.name for layer in layers}
+    if len(names) != len(layers):
+        raise LoadError(f"{path.name} holds a layer twice in its files; copy the model again")
+    if rules is None:
+        rules = rules_for(names)
+    ordered = sorted(
+        (_with_exemption(layer, rules) for layer in layers), key=lambda layer: _order(layer.name)
+    )
+    return StoredDenoiser(
+        source=path, class_name=class_name, layers=tuple(ordered), nbytes=sum(f.stat().st_size for f in files)
+    )
+
+
+def _files(path: Path) -> tuple[tuple[Path, ...], str]:
+    """Weight files and class name of what was given."""
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise LoadError(f"{path.name} is no safetensors file: other formats can run code when opened")
+        check_safetensors(path)
+        return (path,), ""
+    if not path.is_dir():
+        raise LoadError(
+            f"there is no folder or file {str(path)!r}; give a model folder or a safetensors file"
+        )
+    parent, component = _component(path)
+    name = f"{component}/config.json"
+    config = read_json(parent, name) if (parent / name).exists() else {}
+    return find_weights(parent, component).paths, str(config.get("_class_name", ""))
+
+
+def _component(path: Path) -> tuple[Path, str]:
+    """Parent and name of the folder that holds the denoiser's weights."""
+    if (path / INDEX_FILE).exists():
+        found = [name for name in DENOISERS if (path / name).is_dir()]
+        if not found:
+            raise LoadError(
+                f"{path.name} has neither of the folders {listed(DENOISERS)}; copy the whole model"
+            )
+        return path, found[0]
+    return path.resolve().parent, path.resolve().name
+
+
+def _layers_of(path: Path) -> list[StoredLayer]:
+    """Every tensor of a file that is the weight of a linear layer or convolution."""
+    layers = []
+    try:
+        with safe_open(path, framework="pt") as archive:
+            for key in archive.keys():  # noqa: SIM118 - not a mapping
+                name, _, last = key.rpartition(".")
+                if last != "weight" or any(fnmatchcase(name, pattern) for pattern in TABLES):
+                    continue
+                piece = archive.get_slice(key)
+                shape, dtype = tuple(int(axis) for axis in piece.get_shape()), FLOATING.get(piece.get_dtype())
+                if len(shape) in (2, 4) and dtype is not None and min(shape) > 0:
+                    layers.append(
+                        StoredLayer(
+                            name=name,
+                            kind="linear" if len(shape) == 2 else "conv",
+                            shape=shape,
+                            dtype=dtype,
+                            path=path,
+                            exempt=None,
+                            reason="",
+                        )
+                    )
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LoadError(f"{path.name} cannot be read ({error}); copy it again") from error
+    return layers
+
+
+def _with_exemption(layer: StoredLayer, rules: tuple[ExemptRule, ...]) -> StoredLayer:
+    for rule in rules:
+        if fnmatchcase(layer.name, rule.pattern):
+            return replace(layer, exempt=rule.exempt, reason=rule.reason)
+    return layer
+
+
+def _order(name: str) -> tuple[int, tuple[tuple[int, str], ...]]:
+    """Sorts parts as networks run them, and numbers in names by value."""
+    first = next((i for i, part in enumerate(PARTS_IN_ORDER) if name.startswith(part)), len(PARTS_IN_ORDER))
+    pieces = tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name))
+    return first, pieces
