@@ -71,6 +71,7 @@ class Run:
     error: str = ""  # the sentence of a failed run
     steps: list[StepRecord] = field(default_factory=list)
     diagnoses: list[Diagnosis] = field(default_factory=list)
+    names: tuple[str, ...] = ()  # what each preview shows
     reference: NDArray[np.uint8] | None = None  # (N, H, W, 3): the previews in full precision
     previews: list[Preview] = field(default_factory=list)
     log: list[str] = field(default_factory=list)

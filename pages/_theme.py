@@ -10,7 +10,7 @@ import gradio as gr
 
 from pages._text import ASSETS
 
-SCRIPTS = ("core", "plot", "header", "channel", "compare")
+SCRIPTS = ("core", "plot", "header", "channel", "compare", "training")
 TEAL = gr.themes.Color(
     "#eff7f8",
     "#e1eff1",
@@ -108,7 +108,7 @@ def launch_settings() -> dict[str, Any]:
     """Keyword arguments of `launch`: no history in the browser, no monitoring, only assets are served."""
     return {
         "theme": theme(),
-        "css_paths": [ASSETS / "css" / "explorer.css"],
+        "css_paths": [ASSETS / "css" / "explorer.css", ASSETS / "css" / "distill.css"],
         "allowed_paths": [str(ASSETS / "images")],
         "run_history": False,
         "enable_monitoring": False,

@@ -10,7 +10,7 @@ import gradio as gr
 from mpqdm_core import permalink
 from mpqdm_core.errors import MpqdmError
 from mpqdm_core.permalink import PageState
-from pages import _exempt, budget, compare, model, outliers
+from pages import _exempt, budget, compare, distill, model, outliers
 from pages._bridge import dumps, serve_scripts, view
 from pages._context import LIVE, QUIET, Context
 from pages._precomputed import DEFAULT_MODEL, Precomputed
@@ -20,6 +20,7 @@ TABS = (
     ("Model", "model", model),
     ("Outliers", "outliers", outliers),
     ("Bit budget", "budget", budget),
+    ("Distill", "distill", distill),
     ("Compare", "compare", compare),
 )
 WIDGETS = (
@@ -53,8 +54,11 @@ def build() -> Context:
     # States come before the tabs: as children of gr.Tabs they would be counted as tabs.
     tab, session, selection = gr.State("model"), gr.State(DEFAULT_MODEL), gr.State((None, None))
     locks, plan, made = gr.State({}), gr.State(None), []
+    run = gr.BrowserState("", storage_key="mpqdm-run", secret="mpqdm-explorer")  # survives a reload
+    ticks = gr.Timer(1.0, active=False)
     with gr.Tabs(selected="model", overflow_behavior="wrap", elem_id="tabs") as tabs:
-        ctx = Context(header=header, tabs=tabs, session=session, selection=selection, locks=locks, plan=plan)
+        states = {"session": session, "selection": selection, "locks": locks, "plan": plan}
+        ctx = Context(header=header, tabs=tabs, run=run, ticks=ticks, **states)
         for label, name, page in TABS:
             with gr.Tab(label, id=name, elem_id=f"tab-{name}") as opened:
                 made.append((page, page.build(ctx)))

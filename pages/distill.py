@@ -1,0 +1,179 @@
+"""Distill: fine-tune the quantized model towards full precision, watch it, and keep what it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from mpqdm_core.errors import DataError, MpqdmError, SettingsError
+from pages import _distill_show as show
+from pages import _distill_view as showing
+from pages._bridge import view
+from pages._context import HEAVY, LIGHT, LIVE, QUIET, Context, as_sentences
+from pages._distill_controls import Controls
+from pages._distill_settings import Order, read_order
+from pages._distill_work import RUNS, estimate, measure_speed, train
+from pages._html import outcome, progress
+from pages._jobs import Step, stream
+from pages._text import text
+from pages._work import job
+from pages._workspace import SOLVED
+
+
+@dataclass(kw_only=True)
+class Distill:
+    """Components of the page."""
+
+    controls: Controls
+    intention: gr.HTML
+    duration: gr.HTML
+    measure: gr.Button
+    start: gr.Button
+    stop: gr.Button
+    resume: gr.Button
+    seen: gr.State  # what this visitor's page shows already
+    shown: list[Any]  # what a run changes, in the order of `_distill_show.Shown`
+
+
+def build(ctx: Context) -> Distill:
+    """Create the components of the tab."""
+    gr.Markdown(text("distill"), elem_classes=["mpq-lead"])
+    seen = gr.State(None)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=280):
+            controls = Controls.build()
+            duration = gr.HTML(elem_id="distill-duration")
+            measure = gr.Button("Time two steps here", size="sm", elem_id="distill-measure")
+            start = gr.Button("Start training", variant="primary", elem_id="distill-start")
+            resume = gr.Button("Resume", elem_id="distill-resume", visible=False)
+            stop = gr.Button("Stop", variant="stop", elem_id="distill-stop", visible=False)
+        with gr.Column(scale=8, min_width=320):
+            intention = gr.HTML(elem_id="distill-intention")
+            status = gr.HTML(elem_id="distill-status")
+            result = gr.HTML(elem_id="distill-result")
+            download = gr.DownloadButton(
+                "Download the adapter (safetensors)", elem_id="distill-download", visible=False
+            )
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=5, min_width=300):
+                    gr.Markdown("The same four pictures while it learns", elem_classes=["mpq-title"])
+                    previews = view(
+                        "training", label="Previews", elem_id="distill-previews", height=0, previews=""
+                    )
+                with gr.Column(scale=5, min_width=300):
+                    gr.Markdown("The loss", elem_classes=["mpq-title"])
+                    losses = view("plot", label="Loss of every step", elem_id="distill-losses-curve", fig="")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=300):
+            gr.Markdown("The doctor", elem_classes=["mpq-title"])
+            doctor = gr.HTML(showing.NO_DIAGNOSIS, elem_id="distill-doctor")
+        with gr.Column(scale=5, min_width=300):
+            log = gr.Textbox(
+                label="Log", lines=9, max_lines=9, interactive=False, autoscroll=True, elem_id="distill-log"
+            )
+    gr.Markdown(text("distill_help"), elem_classes=["mpq-note"])
+    shown = [seen, ctx.ticks, status, start, stop, resume, losses, previews, doctor, result, log, download]
+    return Distill(
+        controls=controls,
+        intention=intention,
+        duration=duration,
+        measure=measure,
+        start=start,
+        stop=stop,
+        resume=resume,
+        seen=seen,
+        shown=shown,
+    )
+
+
+def wire(ctx: Context, page: Distill) -> None:
+    """Connect the events of the tab."""
+    page.controls.wire()
+    inputs, said = [ctx.plan, *page.controls.inputs], [page.intention, page.duration]
+    changes = [widget.change for widget in page.controls.inputs]
+    gr.on([ctx.plan.change, ctx.opened["distill"].select, *changes], on_plan, inputs, said, **LIVE)
+    gr.context.Context.root_block.load(on_open, ctx.run, page.shown, **LIVE)
+    ctx.opened["distill"].select(on_open, ctx.run, page.shown, **LIVE)
+    ctx.ticks.tick(on_tick, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
+    page.start.click(on_start, [ctx.run, *inputs], [ctx.run, *page.shown], **LIGHT, **QUIET)
+    page.stop.click(on_stop, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
+    page.resume.click(on_resume, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
+    measuring = page.measure.click(
+        on_measure, inputs, page.duration, api_visibility="private", show_progress="hidden", **HEAVY
+    )
+    measuring.success(on_plan, inputs, said, **LIVE)
+    measuring.failure(on_plan, inputs, said, **LIVE)
+
+
+def on_plan(plan: Any, *widgets: Any) -> tuple[str, str]:
+    """Say what a run would do and how long it would take; what is wrong takes the place of the time."""
+    solved = SOLVED.get(tuple(plan)) if plan else None
+    try:
+        order = _order(plan, *widgets)
+    except MpqdmError as err:
+        return showing.intention(solved), "" if solved is None else showing.refused(str(err))
+    return showing.intention(solved), showing.duration(order, str(widgets[0]), estimate(order))
+
+
+def on_open(name: Any) -> tuple[Any, ...]:
+    """Show this browser's run, from the start."""
+    return show.everything(_run(name), None)
+
+
+def on_tick(name: Any, seen: Any) -> tuple[Any, ...]:
+    """Show what is new."""
+    return show.everything(_run(name), seen)
+
+
+def on_start(name: Any, plan: Any, *widgets: Any) -> tuple[Any, ...]:
+    """Put a new run in line."""
+    with as_sentences():
+        known = _run(name)
+        if known is not None and known.alive:
+            raise SettingsError("your run is on its way already: stop it first, or wait for it")
+        order = _order(plan, *widgets)
+        run = RUNS.submit(order.title, lambda run: train(run, order))
+        return run.id, *show.everything(run, None)
+
+
+def on_stop(name: Any, seen: Any) -> tuple[Any, ...]:
+    """Ask the run to stop; the timer shows when it has."""
+    run = _run(name)
+    if run is not None:
+        RUNS.stop(run)
+    return show.everything(run, seen)
+
+
+def on_resume(name: Any, seen: Any) -> tuple[Any, ...]:
+    """Put the run in line again."""
+    with as_sentences():
+        run = _run(name)
+        if run is None:
+            raise SettingsError("this run is not kept any more: start a new one")
+        RUNS.resume(run)
+        return show.everything(run, seen)
+
+
+def on_measure(plan: Any, *widgets: Any) -> Iterator[str]:
+    """Time two steps of the chosen settings."""
+    with as_sentences():
+        for event in stream(job(measure_speed, _order(plan, *widgets))):
+            if isinstance(event, Step):
+                yield progress(event.done, event.total, event.message, event.seconds)
+            else:
+                yield outcome("Timed.")
+
+
+def _order(plan: Any, *widgets: Any) -> Order:
+    solved = SOLVED.get(tuple(plan)) if plan else None
+    if solved is None:
+        raise DataError("there is no plan yet: choose one on Bit budget")
+    return read_order(solved, *widgets)
+
+
+def _run(name: Any) -> Any:
+    """The run this browser remembers; whatever else stands there is nobody's."""
+    return RUNS.get(name) if isinstance(name, str) else None
