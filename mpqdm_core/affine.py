@@ -14,18 +14,19 @@ dtype of `x` (at least float32); halves tie to even on `affine` and go up on `mi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mpqdm_core.errors import SettingsError, ShapeError
+from mpqdm_core.grids import GRIDS as GRIDS
+from mpqdm_core.grids import MAX_BITS as MAX_BITS
+from mpqdm_core.grids import MIN_BITS as MIN_BITS
+from mpqdm_core.grids import Grid as Grid
+from mpqdm_core.grids import check_grid as check_grid
 
-Grid = Literal["affine", "mid-rise"]
-
-GRIDS: tuple[Grid, ...] = get_args(Grid)
-MIN_BITS, MAX_BITS = 1, 8
 SMALLEST_SCALE = 1e-12  # step of a channel without any range, so that x / scale stays finite
 
 
@@ -184,12 +185,6 @@ def as_bits(bits: int | Tensor, shape: torch.Size, device: torch.device) -> Tens
         got = sorted(set(tensor.flatten().tolist()))
         raise SettingsError(f"bits must be in {MIN_BITS}..{MAX_BITS}, got {got}")
     return tensor
-
-
-def check_grid(grid: str) -> None:
-    """Raise SettingsError unless `grid` names one of GRIDS."""
-    if grid not in GRIDS:
-        raise SettingsError(f"grid must be one of {', '.join(GRIDS)}; got {grid!r}")
 
 
 def at_least_float32(x: Tensor) -> Tensor:

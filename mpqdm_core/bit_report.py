@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpqdm_core.allocation.plan import BitPlan
-from mpqdm_core.denoiser import Denoiser, Exemption, LayerSpec
 from mpqdm_core.error_table import BITS
+from mpqdm_core.grids import grid_of
 from mpqdm_core.quant_settings import EXEMPT_BITS, QuantSettings
-from mpqdm_core.weights import grid_of
+
+if TYPE_CHECKING:
+    from mpqdm_core.denoiser import Denoiser, Exemption, LayerSpec
 
 SCALE_BITS = 16  # a scale or pre-scale factor is stored in half precision
 FULL_BITS = 16  # a value left in full precision is stored in half precision

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpqdm_core.affine import MAX_BITS, MIN_BITS
 from mpqdm_core.errors import SettingsError
-from mpqdm_core.weights import GridChoice, grid_of
+from mpqdm_core.grids import MAX_BITS, MIN_BITS, GridChoice, grid_of
 
 EXEMPT_BITS = 8
 

@@ -103,7 +103,13 @@ def quantize(
     report(len(targets), len(targets), "quantized")
     digest = hashlib.sha256(
         json.dumps(
-            [denoiser.content_hash, calibration.content_hash, plan.content_hash, settings.as_dict()],
+            [
+                denoiser.content_hash,
+                calibration.content_hash,
+                plan.content_hash,
+                settings.as_dict(),
+                {layer.name: layer.exempt for layer in denoiser.exempt_layers},
+            ],
             sort_keys=True,
         ).encode()
     ).hexdigest()

@@ -6,18 +6,15 @@ will spend it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mpqdm_core.affine import GRIDS, Grid, QParams, check_grid, fake_quantize
+from mpqdm_core.affine import QParams, fake_quantize
 from mpqdm_core.errors import ShapeError
+from mpqdm_core.grids import GRIDS, Grid, GridChoice, grid_of
 from mpqdm_core.range_search import search_range
-
-GridChoice = Grid | Mapping[int, Grid]
-"""One grid for every bit-width, or a grid for some bit-widths (the others are affine)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,17 +25,6 @@ class WeightParams:
     zero_point: Tensor  # in steps; half-integral on mid-rise
     bits: Tensor  # int64, 1..8
     mid_rise: Tensor  # bool: this channel's grid is mid-rise, else affine
-
-
-def grid_of(grid: GridChoice, bits: int) -> Grid:
-    """Return the grid of a bit-width.
-
-    Raises:
-        SettingsError: the grid has no such name.
-    """
-    chosen: Grid = grid if isinstance(grid, str) else grid.get(bits, "affine")
-    check_grid(chosen)
-    return chosen
 
 
 def prescaled_weight(weight: Tensor, prescale: Tensor | None, groups: int = 1) -> Tensor:

@@ -17,6 +17,7 @@ ARITHMETIC = {
     for name in (
         "affine",
         "distribution",
+        "grids",
         "intervals",
         "kurtosis",
         "metrics",

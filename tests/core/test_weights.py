@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional
 
 from mpqdm_core.errors import SettingsError, ShapeError
-from mpqdm_core.weights import fit_weight, grid_of, prescaled_weight, round_weight
+from mpqdm_core.grids import grid_of
+from mpqdm_core.weights import fit_weight, prescaled_weight, round_weight
 
 MIXED = {1: "mid-rise", 2: "mid-rise"}
 
