@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqdm_core.errors import SettingsError
+from mpqdm_core.quant_settings import QuantSettings
 
 GRIDS = {"mid-rise": "mid-rise grid", "affine": "affine grid"}
 RANGES = {2.4: "range search with power 2.4", 2.0: "range search with plain MSE"}
-PRESCALE_ALPHA = 0.5  # as QuantSettings; its module imports torch, which the first page does not wait for
+PRESCALE_ALPHA = QuantSettings().prescale_alpha
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mpqdm_core.bit_report import report_bits
 from pages._html import Card
 from pages._precomputed import LayerRow
 from pages._work import quant_settings
@@ -62,10 +62,8 @@ def size_cards(solved: Any) -> list[Card]:
 def bit_report(solved: Any) -> Any | None:
     """Bit accounting of a solved budget, or None while it cannot be told."""
     work = solved.work
-    if "torch" not in sys.modules or not work.layers or not work.parameters:
-        return None  # the account's module imports torch: the first page does not wait for that
-    from mpqdm_core.bit_report import report_bits
-
+    if not work.layers or not work.parameters:
+        return None
     facts: Any = ModelFacts(layers=solved.layers, parameters=work.parameters)
     settings = quant_settings(solved.table, solved.choice.activation_bits)
     steps = int(work.sampler.get("num_inference_steps", DEFAULT_STEPS))

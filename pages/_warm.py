@@ -8,7 +8,6 @@ import threading
 
 LATER = (
     "torch",
-    "mpqdm_core.bit_report",
     "mpqdm_core.loading",
     "mpqdm_core.quantization",
     "mpqdm_core.sampling",

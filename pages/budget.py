@@ -218,7 +218,6 @@ def wire(ctx: Context, page: Budget) -> None:
         outputs,
         **LIVE,
     )
-    ctx.opened["budget"].select(on_budget, everything, outputs, **LIVE)  # sizes are known once torch is there
     page.more.wire(ctx, page.policy, on_budget, everything, outputs)
     page.measuring.wire(ctx, controls, on_budget, everything, outputs)
     page.overrides.wire(ctx, on_budget, everything, outputs)
