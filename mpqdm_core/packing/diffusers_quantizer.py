@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from diffusers.utils import is_accelerate_available
@@ -89,6 +90,7 @@ class PackedQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is
         self.manifest: Manifest | None = None
         self.source = ""
         self._parts: set[str] = set()
+        self._dtype: torch.dtype | None = None
 
     def read(self, path: Path) -> None:
         """Read the manifest of the file that is about to be loaded.
@@ -121,6 +123,11 @@ class PackedQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is
                 "diffusers loads quantized models from the hub with accelerate only: install accelerate, or "
                 "download the folder and load it from there"
             )
+
+    def update_torch_dtype(self, torch_dtype: torch.dtype | None = None) -> torch.dtype | None:
+        """Take note of the type asked for: weights will be unpacked to it."""
+        self._dtype = torch_dtype
+        return torch_dtype
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[Any]) -> list[str]:
         """Read the manifest out of the first file, and give the names that its tensors will have."""
@@ -162,8 +169,7 @@ class PackedQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is
 
     def _process_model_after_weight_loading(self, model: Any, **_kwargs: Any) -> None:
         finish_(model, self.loaded, self.source)
-        if self.quantization_config.mode == "frozen":
-            set_mode(model, "frozen")
+        set_mode(model, self.quantization_config.mode, self._dtype or torch.float32)
 
     @property
     def is_serializable(self) -> bool:

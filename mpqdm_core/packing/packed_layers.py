@@ -96,7 +96,6 @@ class PackedLayer(QuantLayer):
     weight_scale: Tensor  # type: ignore[assignment]  # a parameter of the layers that can be trained
     weight_map: Tensor | None
     weight_zero: Tensor | None
-    unpacked: Tensor | None
 
     # Not `QuantLayer.__init__`, which takes over a full-precision weight: there is none here.
     def __init__(
@@ -127,7 +126,7 @@ class PackedLayer(QuantLayer):
         self.register_buffer("weight_scale", weight.scale)
         self.register_buffer("weight_map", weight.channel_map if self.layout.map_bytes else None)
         self.register_buffer("weight_zero", weight.zero_points if self.layout.zero_point_bytes else None)
-        self.register_buffer("unpacked", None, persistent=False)
+        self.unpacked: Tensor | None = None  # no buffer: accelerate cannot offload a buffer that may be None
         self.dtype = torch.float32
         self.low_rank = None
         self.held = None
@@ -159,7 +158,8 @@ class PackedLayer(QuantLayer):
     @property
     def tables(self) -> ChannelTables:
         """Order and zero-points of the channels, read at the first use."""
-        if self._tables is None:
+        # Offloading moves buffers without telling the module.
+        if self._tables is None or self._tables.zero_point.device != self.weight_packed.device:
             weight = self.packed_weight
             self._tables = read_tables(weight.layout, weight.channel_map, weight.zero_points)
         return self._tables
@@ -189,7 +189,7 @@ class PackedLayer(QuantLayer):
         if self.unpacked is not None:
             return self.unpacked
         kept = self.cache.get(self.key)
-        if kept is not None:
+        if kept is not None and kept.device == self.weight_packed.device:
             return kept
         weight = dequantize(self.packed_weight, self.tables, self.dtype)
         self.cache.offer(self.key, weight)
@@ -237,8 +237,15 @@ class PackedLayer(QuantLayer):
         return f"{self.layout.shape}, {groups}, activation_bits={self.activation.bits}, mode={self.mode}"
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PackedLayer:
+        if fn(torch.empty(1, device=self.weight_scale.device)).dtype != torch.float32:
+            raise SettingsError(
+                "packed layers keep the types of their tables: choose another type for the arithmetic with "
+                "set_mode(network, mode, dtype), or with torch_dtype when loading"
+            )
         self.cache.drop(self.key)  # it may be on another device
         self._tables = None
+        if self.unpacked is not None:
+            self.unpacked = fn(self.unpacked)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

@@ -19,23 +19,25 @@ from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUA
 from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpqdm_core.errors import LoadError
 from mpqdm_core.model_files import WEIGHTS_FILE, read_json
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig, PackedMethod, PackedQuantizer
 from mpqdm_core.packing.manifest import hash_tensors
-from mpqdm_core.packing.network import packed_layers
-from mpqdm_core.packing.tensors import check_tensors
+from mpqdm_core.packing.tensors import check_tensors, part_names
 
 
-def load_network(cls: type[Any], folder: Path, *, config: PackedConfig | None = None) -> Any:
+def load_network(
+    cls: type[Any], folder: Path, *, config: PackedConfig | None = None, dtype: torch.dtype | None = None
+) -> Any:
     """Load a packed denoiser from a local folder, without accelerate.
 
     Args:
         cls: the diffusers class of the network.
         folder: holds config.json and the weights.
         config: instead of the one in config.json.
+        dtype: of everything that is not packed, and that weights are unpacked to; None: as it was saved.
 
     Raises:
         LoadError: the folder is damaged, of a newer version, or no packed denoiser.
@@ -56,7 +58,11 @@ def load_network(cls: type[Any], folder: Path, *, config: PackedConfig | None = 
         raise LoadError(
             f"the tensors of {path} are not those its manifest describes; copy or export it again"
         )
-    network.load_state_dict(quantizer.maybe_update_state_dict(dict(tensors)), strict=True, assign=True)
+    state = quantizer.maybe_update_state_dict(dict(tensors))
+    if quantizer.update_torch_dtype(dtype) is not None:
+        parts = part_names(quantizer.loaded)
+        state = {name: value if name in parts else value.to(dtype) for name, value in state.items()}
+    network.load_state_dict(state, strict=True, assign=True)
     quantizer.postprocess_model(network)
     network.hf_quantizer = quantizer
     return network.eval().requires_grad_(False)
@@ -97,29 +103,17 @@ def register() -> None:
     if getattr(original, "loads_packed", False):
         return
 
-    def from_pretrained(cls: type[Any], source: Any, /, **kwargs: Any) -> Any:
+    def from_pretrained(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
+        source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         folder = Path(os.fspath(source or ""), kwargs.get("subfolder") or "")
         if is_accelerate_available() or not is_packed(folder):
-            return original(cls, source, **kwargs)
-        network = load_network(cls, folder)
-        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        if dtype is not None:
-            cast_others_(network, dtype)
+            return original(cls, *args, **kwargs)
+        network = load_network(cls, folder, dtype=kwargs.get("dtype") or kwargs.get("torch_dtype"))
         return (network, _NOTHING_WRONG) if kwargs.get("output_loading_info") else network
 
     functools.update_wrapper(from_pretrained, original)
     from_pretrained.loads_packed = True  # type: ignore[attr-defined]
     ModelMixin.from_pretrained = classmethod(from_pretrained)
-
-
-def cast_others_(network: nn.Module, dtype: torch.dtype) -> None:
-    """Give everything but the packed layers' own tables another type; weights are unpacked to it."""
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name not in ("scale", "zero_point") or not hasattr(module, "channel_axis"):
-                parameter.data = parameter.data.to(dtype)
-    for layer in packed_layers(network).values():
-        layer.set_mode(layer.mode, dtype)
 
 
 _NOTHING_WRONG: Mapping[str, list[str]] = {
