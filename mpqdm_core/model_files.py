@@ -111,11 +111,18 @@ def inside(folder: Path, name: str) -> Path:
         target = path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, up to Python 3.12
         raise LoadError(f"{path} is a link that leads nowhere; copy the files into the folder") from error
-    if not target.is_relative_to(folder.resolve()):
+    if not target.is_relative_to(_root(folder.resolve())):
         raise LoadError(
             f"{name} of {folder} leads out of the folder, to {target}; copy the files into it (cp -rL)"
         )
     return path
+
+
+def _root(folder: Path) -> Path:
+    """Where a folder's links may lead: inside it; in the Hub's cache, to the blobs of the same model."""
+    snapshots = folder.parent
+    in_cache = snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--")
+    return snapshots.parent if in_cache else folder
 
 
 def find_weights(folder: Path, component: str) -> WeightFiles:
