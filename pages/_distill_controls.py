@@ -145,7 +145,7 @@ def _rates() -> list[Any]:
             "Learning rate of the weight scales",
             start.weight_scale_rate,
             "weight-scale-rate",
-            "As a share of their own size.",
+            "A hundred times lower than the others: they sit well from the start.",
         ),
         _number(
             "Learning rate of the input ranges",

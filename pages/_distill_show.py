@@ -54,7 +54,7 @@ def _marks(run: Run | None) -> dict[str, Any]:
         "steps": [run.id, run.steps[-1].step if run.steps else 0],
         "moments": [run.id, run.reference is not None, last and [last.step, last.psnr_db, len(run.previews)]],
         "diagnosis": [run.id, run.diagnoses[-1].step if run.diagnoses else None],
-        "result": [run.id, str(run.adapter_file), len(run.previews), run.state.value],
+        "result": [run.id, str(run.adapter_file), len(run.previews) if run.adapter else 0],
         "log": [run.id, run.log[-1] if run.log else "", len(run.log)],
     }
 

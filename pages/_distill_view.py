@@ -222,4 +222,5 @@ def _sheet(images: np.ndarray) -> str:
 def _rounded(seconds: float) -> str:
     if seconds < 90:
         return f"About {max(5, round(seconds / 5) * 5)} s"
-    return f"About {seconds / 60:.1f} min"
+    minutes = seconds / 60
+    return f"About {minutes:.1f} min" if minutes < 10 else f"About {minutes:.0f} min"

@@ -27,7 +27,7 @@ RUNS = RunRegistry()
 TEACHERS: Recent[Any] = Recent(2)  # what teachers did; some tens of MB each
 SPEEDS: Recent[float] = Recent(16)  # model -> seconds a step takes for each picture of its window
 PREVIEW_SEEDS = (0, 1, 2, 3)
-PREVIEWS, EXAMINATIONS = 8, 12  # in a run, beside those at its ends
+LOOKS, LEAST_BETWEEN = 8, 15  # previews and examinations in a run, and steps between two of them
 WARM_UP, MEASURED = 1, 2  # steps
 FORWARD_SHARE = 0.3  # of a training step's time: drawing needs no gradients
 FEW_CORES = 4
@@ -61,9 +61,9 @@ def train(run: Run, order: Order) -> bool:
             report=clock.report,
             on_step=clock.on_step,
             on_examine=_examined(run),
-            examine_every=max(5, order.settings.steps // EXAMINATIONS),
+            examine_every=_look_every(order),
             on_preview=draw.on_preview,
-            preview_every=max(5, order.settings.steps // PREVIEWS),
+            preview_every=_look_every(order),
         )
     except MpqdmError:
         _rescue(run, order, common)
@@ -108,8 +108,9 @@ def estimate(order: Order) -> float | None:
     if unit is None:
         return None
     settings, steps = order.settings, int(order.solved.work.sampler.get("num_inference_steps", DEFAULT_STEPS))
+    looks = -(-settings.steps // _look_every(order))
     trained = settings.steps * settings.batch_size * settings.window
-    drawn = steps * (order.teacher_pictures + len(PREVIEW_SEEDS) * (PREVIEWS + 2))
+    drawn = steps * (order.teacher_pictures + len(PREVIEW_SEEDS) * (looks + 2))
     return SETUP_S + unit * (trained + FORWARD_SHARE * drawn)
 
 
@@ -233,6 +234,10 @@ def _teacher(denoiser: Any, order: Order, report: Report) -> Any:
         (denoiser.content_hash, pictures, seed),
         lambda: record_teacher(denoiser, pictures=pictures, seed=seed, report=report),
     )
+
+
+def _look_every(order: Order) -> int:
+    return max(LEAST_BETWEEN, -(-int(order.settings.steps) // LOOKS))
 
 
 def _remember(order: Order, step_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,14 +67,19 @@ def build(ctx: Context) -> Distill:
                 with gr.Column(scale=5, min_width=300):
                     gr.Markdown("The loss", elem_classes=["mpq-title"])
                     losses = view("plot", label="Loss of every step", elem_id="distill-losses-curve", fig="")
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=6, min_width=300):
-            gr.Markdown("The doctor", elem_classes=["mpq-title"])
-            doctor = gr.HTML(showing.NO_DIAGNOSIS, elem_id="distill-doctor")
-        with gr.Column(scale=5, min_width=300):
-            log = gr.Textbox(
-                label="Log", lines=9, max_lines=9, interactive=False, autoscroll=True, elem_id="distill-log"
-            )
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=6, min_width=300):
+                    gr.Markdown("The doctor", elem_classes=["mpq-title"])
+                    doctor = gr.HTML(showing.NO_DIAGNOSIS, elem_id="distill-doctor")
+                with gr.Column(scale=5, min_width=300):
+                    log = gr.Textbox(
+                        label="Log",
+                        lines=9,
+                        max_lines=9,
+                        interactive=False,
+                        autoscroll=True,
+                        elem_id="distill-log",
+                    )
     gr.Markdown(text("distill_help"), elem_classes=["mpq-note"])
     shown = [seen, ctx.ticks, status, start, stop, resume, losses, previews, doctor, result, log, download]
     return Distill(
@@ -94,7 +100,8 @@ def wire(ctx: Context, page: Distill) -> None:
     page.controls.wire()
     inputs, said = [ctx.plan, *page.controls.inputs], [page.intention, page.duration]
     changes = [widget.change for widget in page.controls.inputs]
-    gr.on([ctx.plan.change, ctx.opened["distill"].select, *changes], on_plan, inputs, said, **LIVE)
+    gr.on([ctx.opened["distill"].select, *changes], on_plan, inputs, said, **LIVE)
+    ctx.plan.change(on_other_plan, inputs, said, **LIVE)
     gr.context.Context.root_block.load(on_open, ctx.run, page.shown, **LIVE)
     ctx.opened["distill"].select(on_open, ctx.run, page.shown, **LIVE)
     ctx.ticks.tick(on_tick, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
@@ -116,6 +123,11 @@ def on_plan(plan: Any, *widgets: Any) -> tuple[str, str]:
     except MpqdmError as err:
         return showing.intention(solved), "" if solved is None else showing.refused(str(err))
     return showing.intention(solved), showing.duration(order, str(widgets[0]), estimate(order))
+
+
+def on_other_plan(plan: Any, *widgets: Any) -> tuple[Any, Any]:
+    """The same for a plan made elsewhere, unless that would make the first page wait for torch."""
+    return on_plan(plan, *widgets) if "torch" in sys.modules else (gr.skip(), gr.skip())
 
 
 def on_open(name: Any) -> tuple[Any, ...]:

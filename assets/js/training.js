@@ -14,7 +14,7 @@
     const output = node("output", { class: "mpq-big", for: input.id });
     const slider = node("label", { class: "mpq-inline", for: input.id }, "Training", input, output);
     const status = node("p", { class: "mpq-sr", "aria-live": "polite" });
-    const body = node("div", { class: "mpq-training" }, now.row, slider, before.row, reference.row, status);
+    const body = node("div", { class: "mpq-moments" }, now.row, slider, before.row, reference.row, status);
     const empty = node("p", { class: "mpq-hint" }, "Four pictures are drawn every so many steps, always from the same noise.");
     root.append(empty, body);
     let data = null;
