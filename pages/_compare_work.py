@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mpqdm_core.allocation import BitPlan
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.progress import Report
 from pages._budget_solve import Solved, at_same_budget, number
+from pages._distill_adapters import Offered, student_of
 from pages._exempt import denoiser_with
 from pages._work import ensure_calibration, ensure_denoiser, phase, quant_settings
 from pages._workspace import COMPARISONS, Workspace
@@ -72,16 +74,17 @@ def read_order(work: Workspace, classes: Sequence[Any] | None, seed: Any, count:
     return Order(labels=tuple(kinds[place % len(kinds)] for place in range(len(seeds))), seeds=seeds)
 
 
-def compare_plans(solved: Solved, order: Order, report: Report) -> Compared:
-    """Draw with full precision, with the plan and with uniform bits at the same average, and compare.
+def compare_plans(solved: Solved, order: Order, tuned: Sequence[Offered], report: Report) -> Compared:
+    """Draw with full precision, with the plan, uniform bits at the same average and adapters, and compare.
 
     Raises:
         Cancelled: raised by `report`; nothing is kept then.
         DataError: the plan belongs to a model that was measured again since.
     """
     plans = plans_of(solved)
-    key = ("compared", *result_key(solved, plans), order)
-    return COMPARISONS.get_or_make(key, lambda: _compare(solved, plans, order, report))
+    adapters = tuple(offer.adapter.content_hash for offer in tuned)
+    key = ("compared", *result_key(solved, plans), order, adapters)
+    return COMPARISONS.get_or_make(key, lambda: _compare(solved, plans, tuned, order, report))
 
 
 def plans_of(solved: Solved) -> list[Plan]:
@@ -118,12 +121,14 @@ def prepared(solved: Solved, report: Report) -> tuple[Any, Any, Any]:
     return denoiser, calibration, quant_settings(solved.table, solved.choice.activation_bits)
 
 
-def _compare(solved: Solved, plans: list[Plan], order: Order, report: Report) -> Compared:
+def _compare(
+    solved: Solved, plans: list[Plan], tuned: Sequence[Offered], order: Order, report: Report
+) -> Compared:
     from mpqdm_core.comparison import compare
     from mpqdm_core.quantization import quantize
     from mpqdm_core.sampling import sample
 
-    phases = 2 + 2 * len(plans)
+    phases = 2 + 2 * (len(plans) + len(tuned))
     denoiser, calibration, settings = prepared(solved, phase(report, 0, phases, "loading"))
     draw = {"labels": order.labels, "seeds": order.seeds, "record": "all"}
     reference = sample(denoiser, **draw, report=phase(report, 1, phases, "full precision"))
@@ -131,11 +136,13 @@ def _compare(solved: Solved, plans: list[Plan], order: Order, report: Report) ->
     first = Variant(
         key="reference", title="full precision", sheet=_sheet(denoiser, reference, shown), comparison=None
     )
+    makers: list[tuple[str, str, Callable[[Report], Any]]] = [
+        (key, title, partial(quantize, denoiser, calibration, plan, settings)) for key, title, plan in plans
+    ]
+    makers += [(offer.key, offer.title, partial(student_of, offer)) for offer in tuned]
     variants = []
-    for index, (key, title, plan) in enumerate(plans):
-        made = quantize(
-            denoiser, calibration, plan, settings, phase(report, 2 + 2 * index, phases, f"rounding, {title}")
-        )
+    for index, (key, title, make) in enumerate(makers):
+        made = make(phase(report, 2 + 2 * index, phases, f"rounding, {title}"))
         drawn = sample(made.denoiser, **draw, report=phase(report, 3 + 2 * index, phases, title))
         found = compare(reference, drawn)
         variants.append(Variant(key=key, title=title, sheet=_sheet(denoiser, drawn, shown), comparison=found))

@@ -45,6 +45,11 @@ class Recent(Generic[Value]):
             while len(self._values) > self._capacity:
                 self._values.popitem(last=False)
 
+    def values(self) -> list[Value]:
+        """Everything kept, the most recent last."""
+        with self._guard:
+            return list(self._values.values())
+
     def clear(self) -> None:
         """Forget everything."""
         with self._guard:

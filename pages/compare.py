@@ -11,6 +11,7 @@ import gradio as gr
 from mpqdm_core.errors import DataError, LoadError
 from pages import _compare_view as showing
 from pages._bridge import view
+from pages._compare_adapters import AdapterPicker, chosen_of
 from pages._compare_sets_panel import SetsPanel
 from pages._compare_work import MAX_PICTURES, compare_plans, read_order
 from pages._context import HEAVY, QUIET, Context, as_sentences
@@ -34,6 +35,7 @@ class Compare:
     classes: gr.Dropdown
     seed: gr.Number
     count: gr.Slider
+    adapters: AdapterPicker
     draw: gr.Button
     stop: gr.Button
     status: gr.HTML
@@ -68,6 +70,7 @@ def build(ctx: Context) -> Compare:
             count = gr.Slider(
                 1, MAX_PICTURES, value=8, step=1, precision=0, label="Pictures", elem_id="count"
             )
+            adapters = AdapterPicker.build()
             draw = gr.Button("Draw the pictures", variant="primary", elem_id="draw")
             stop = gr.Button("Stop", variant="stop", elem_id="stop-draw", visible=False)
             status = gr.HTML(elem_id="compare-status")
@@ -88,6 +91,7 @@ def build(ctx: Context) -> Compare:
         classes=classes,
         seed=seed,
         count=may_be_empty(count),
+        adapters=adapters,
         draw=draw,
         stop=stop,
         status=status,
@@ -104,7 +108,7 @@ def wire(ctx: Context, page: Compare) -> None:
     shown = [page.status, page.stop, page.pair, page.metrics, page.steps, page.steps_hint]
     drawing = page.draw.click(
         on_draw,
-        [ctx.session, ctx.plan, page.classes, page.seed, page.count],
+        [ctx.session, ctx.plan, page.classes, page.seed, page.count, page.adapters.chosen],
         shown,
         api_visibility="private",
         show_progress="hidden",
@@ -119,6 +123,7 @@ def wire(ctx: Context, page: Compare) -> None:
         **QUIET,
     )
     page.sets.wire(ctx)
+    page.adapters.wire(ctx, page.status)
     others = [page.classes, page.pair, page.metrics, page.steps, page.steps_hint]
     ctx.on_model.append((on_model, [ctx.session, page.classes], others))
 
@@ -142,7 +147,12 @@ def class_choices(session: str | None) -> list[tuple[str, int]]:
 
 
 def on_draw(
-    session: str | None, plan: Any, classes: Sequence[Any] | None, seed: Any, count: Any
+    session: str | None,
+    plan: Any,
+    classes: Sequence[Any] | None,
+    seed: Any,
+    count: Any,
+    adapters: Sequence[str] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Draw and compare, with progress."""
     with as_sentences():
@@ -150,7 +160,7 @@ def on_draw(
         if solved is None:
             raise DataError("there is no plan yet: choose one on Bit budget")
         order = read_order(workspace(session), classes, seed, count)
-        for event in stream(job(compare_plans, solved, order)):
+        for event in stream(job(compare_plans, solved, order, chosen_of(adapters))):
             if isinstance(event, Step):
                 words = progress(event.done, event.total, event.message, event.seconds)
                 yield words, gr.Button(visible=True), *(gr.skip() for _ in range(4))
