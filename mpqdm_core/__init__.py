@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mpqdm_core.adapter import Adapter as Adapter
+    from mpqdm_core.adapter import apply_adapter as apply_adapter
     from mpqdm_core.allocation import Allocation as Allocation
     from mpqdm_core.allocation import AllocationSettings as AllocationSettings
     from mpqdm_core.allocation import BitPlan as BitPlan
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from mpqdm_core.errors import MpqdmError as MpqdmError
     from mpqdm_core.errors import SettingsError as SettingsError
     from mpqdm_core.errors import ShapeError as ShapeError
+    from mpqdm_core.finetune_run import finetune as finetune
+    from mpqdm_core.finetune_settings import FinetuneSettings as FinetuneSettings
+    from mpqdm_core.hub import describe_hub_model as describe_hub_model
+    from mpqdm_core.hub import fetch_hub_model as fetch_hub_model
     from mpqdm_core.loading import bundled_models as bundled_models
     from mpqdm_core.loading import load_denoiser as load_denoiser
     from mpqdm_core.measure import RowSettings as RowSettings
@@ -43,11 +49,18 @@ if TYPE_CHECKING:
     from mpqdm_core.quant_settings import QuantSettings as QuantSettings
     from mpqdm_core.quantization import QuantizedDenoiser as QuantizedDenoiser
     from mpqdm_core.quantization import quantize as quantize
+    from mpqdm_core.recipes import get_recipe as get_recipe
     from mpqdm_core.sampling import Samples as Samples
     from mpqdm_core.sampling import sample as sample
     from mpqdm_core.sensitivity import channel_sensitivity as channel_sensitivity
+    from mpqdm_core.stored_weights import open_stored as open_stored
+    from mpqdm_core.streaming import stored_error_table as stored_error_table
+    from mpqdm_core.streaming import stored_outlier_stats as stored_outlier_stats
+    from mpqdm_core.teacher import TeacherRecord as TeacherRecord
+    from mpqdm_core.teacher import record_teacher as record_teacher
 
 _HOME = {
+    "Adapter": "mpqdm_core.adapter",
     "Allocation": "mpqdm_core.allocation",
     "AllocationSettings": "mpqdm_core.allocation",
     "BitPlan": "mpqdm_core.allocation",
@@ -59,6 +72,7 @@ _HOME = {
     "DataError": "mpqdm_core.errors",
     "Denoiser": "mpqdm_core.denoiser",
     "ErrorTable": "mpqdm_core.error_table",
+    "FinetuneSettings": "mpqdm_core.finetune_settings",
     "LayerSpec": "mpqdm_core.denoiser",
     "LoadError": "mpqdm_core.errors",
     "MpqdmError": "mpqdm_core.errors",
@@ -71,23 +85,34 @@ _HOME = {
     "Samples": "mpqdm_core.sampling",
     "SettingsError": "mpqdm_core.errors",
     "ShapeError": "mpqdm_core.errors",
+    "TeacherRecord": "mpqdm_core.teacher",
     "allocate": "mpqdm_core.allocation",
+    "apply_adapter": "mpqdm_core.adapter",
     "bundled_models": "mpqdm_core.loading",
     "calibrate": "mpqdm_core.calibration",
     "channel_sensitivity": "mpqdm_core.sensitivity",
     "compare": "mpqdm_core.comparison",
+    "describe_hub_model": "mpqdm_core.hub",
     "export_packed": "mpqdm_core.packing",
     "feasible_range": "mpqdm_core.allocation",
+    "fetch_hub_model": "mpqdm_core.hub",
+    "finetune": "mpqdm_core.finetune_run",
     "frontier": "mpqdm_core.allocation",
+    "get_recipe": "mpqdm_core.recipes",
     "load_denoiser": "mpqdm_core.loading",
     "load_packed": "mpqdm_core.packing",
     "measure_error_table": "mpqdm_core.measure",
+    "open_stored": "mpqdm_core.stored_weights",
     "outlier_stats": "mpqdm_core.outliers",
     "quantize": "mpqdm_core.quantization",
+    "record_teacher": "mpqdm_core.teacher",
     "sample": "mpqdm_core.sampling",
+    "stored_error_table": "mpqdm_core.streaming",
+    "stored_outlier_stats": "mpqdm_core.streaming",
 }
 
 __all__ = [
+    "Adapter",
     "Allocation",
     "AllocationSettings",
     "BitPlan",
@@ -99,6 +124,7 @@ __all__ = [
     "DataError",
     "Denoiser",
     "ErrorTable",
+    "FinetuneSettings",
     "LayerSpec",
     "LoadError",
     "MpqdmError",
@@ -111,20 +137,30 @@ __all__ = [
     "Samples",
     "SettingsError",
     "ShapeError",
+    "TeacherRecord",
     "allocate",
+    "apply_adapter",
     "bundled_models",
     "calibrate",
     "channel_sensitivity",
     "compare",
+    "describe_hub_model",
     "export_packed",
     "feasible_range",
+    "fetch_hub_model",
+    "finetune",
     "frontier",
+    "get_recipe",
     "load_denoiser",
     "load_packed",
     "measure_error_table",
+    "open_stored",
     "outlier_stats",
     "quantize",
+    "record_teacher",
     "sample",
+    "stored_error_table",
+    "stored_outlier_stats",
 ]
 
 

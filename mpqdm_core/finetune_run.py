@@ -18,8 +18,8 @@ from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.doctor import Diagnosis
 from mpqdm_core.errors import Cancelled, DataError, LoadError
-from mpqdm_core.finetune import Finetuner, StepRecord
 from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.finetuner import Finetuner, StepRecord
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser, quantize

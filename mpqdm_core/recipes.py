@@ -15,6 +15,7 @@ from typing import Any
 from mpqdm_core.allocation import Allocation, AllocationSettings, allocate
 from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.errors import SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.progress import Report, silent
@@ -177,3 +178,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 """Every recipe by name, from the plainest to the best known here."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """A recipe by its name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name not in RECIPES:
+        raise SettingsError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -24,7 +24,7 @@ from mpqdm_core.errors import Cancelled, MpqdmError, SettingsError
 if TYPE_CHECKING:  # none of these is needed to show a page, and all of them import torch
     from mpqdm_core.adapter import Adapter
     from mpqdm_core.doctor import Diagnosis
-    from mpqdm_core.finetune import StepRecord
+    from mpqdm_core.finetuner import StepRecord
 
 MAX_RUNS = 12  # kept, with what they have shown; those in line and the one at work are always kept
 MAX_WAITING = 8

@@ -80,7 +80,7 @@ def measure_speed(order: Order, report: Report) -> float:
     Raises:
         Cancelled: raised by `report`.
     """
-    from mpqdm_core.finetune import Finetuner
+    from mpqdm_core.finetuner import Finetuner
     from mpqdm_core.quantization import quantize
 
     _calm_threads()

@@ -46,7 +46,7 @@ class DenoiserSettings:
     """Everything that decides the trained denoiser."""
 
     seed: int = 0
-    steps: int = 3600
+    steps: int = 10_000
     batch_size: int = 128
     shares: int = (
         2  # of the batch, one per core; part of the settings because the random numbers depend on it

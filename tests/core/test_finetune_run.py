@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_finetune import FAST, small_record
+from test_finetuner import FAST, small_record
 from tiny_quant import small_calibration, small_denoiser, uniform_plan
 
 from mpqdm_core.adapter import Adapter, apply_adapter

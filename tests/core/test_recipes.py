@@ -1,8 +1,9 @@
 import pytest
 from tiny_quant import small_calibration, small_denoiser
 
+from mpqdm_core.errors import SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
-from mpqdm_core.recipes import RATE_FACTOR, RECIPES
+from mpqdm_core.recipes import RATE_FACTOR, RECIPES, get_recipe
 
 
 def test_every_recipe_keeps_the_same_budget():
@@ -47,3 +48,8 @@ def test_what_the_papers_names_stand_for():
 def test_a_recipe_that_does_not_train_has_no_settings():
     assert RECIPES["naive"].finetune_settings(10, 0) is None
     assert isinstance(RECIPES["ours"].finetune_settings(10, 0), FinetuneSettings)
+
+
+def test_an_unknown_recipe_gets_a_sentence_with_the_known_ones():
+    with pytest.raises(SettingsError, match="no recipe 'magic'; there are naive, efficientdm"):
+        get_recipe("magic")

@@ -116,7 +116,7 @@ def test_a_stopped_run_keeps_its_adapter_and_resumes_to_the_same_end(order, regi
 def test_a_failed_run_offers_its_last_good_state(order, registry, monkeypatch):
     from mpqdm_core import finetune_run
     from mpqdm_core.errors import DataError
-    from mpqdm_core.finetune import Finetuner
+    from mpqdm_core.finetuner import Finetuner
 
     step = Finetuner.step
 

@@ -7,8 +7,8 @@ import torch
 from tiny_quant import small_calibration, small_denoiser, uniform_plan
 
 from mpqdm_core.errors import DataError, SettingsError
-from mpqdm_core.finetune import Finetuner
 from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.finetuner import Finetuner
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
 from mpqdm_core.teacher import record_teacher
