@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mpqdm_core.outliers import outlier_stats as outlier_stats
     from mpqdm_core.packing import PackedFolder as PackedFolder
     from mpqdm_core.packing import export_packed as export_packed
+    from mpqdm_core.packing import inspect_packed as inspect_packed
     from mpqdm_core.packing import load_packed as load_packed
     from mpqdm_core.quant_settings import QuantSettings as QuantSettings
     from mpqdm_core.quantization import QuantizedDenoiser as QuantizedDenoiser
@@ -99,6 +100,7 @@ _HOME = {
     "finetune": "mpqdm_core.finetune_run",
     "frontier": "mpqdm_core.allocation",
     "get_recipe": "mpqdm_core.recipes",
+    "inspect_packed": "mpqdm_core.packing",
     "load_denoiser": "mpqdm_core.loading",
     "load_packed": "mpqdm_core.packing",
     "measure_error_table": "mpqdm_core.measure",
@@ -151,6 +153,7 @@ __all__ = [
     "finetune",
     "frontier",
     "get_recipe",
+    "inspect_packed",
     "load_denoiser",
     "load_packed",
     "measure_error_table",

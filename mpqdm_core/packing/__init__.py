@@ -6,13 +6,13 @@ registering needs torch and diffusers, and importing `mpqdm_core` must stay chea
 """
 
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
-from mpqdm_core.packing.export import PackedFolder, export_packed
+from mpqdm_core.packing.export import export_packed
 from mpqdm_core.packing.load import load_packed
 from mpqdm_core.packing.manifest import FORMAT_VERSION, Manifest, read_manifest
 from mpqdm_core.packing.network import set_mode
 from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLayer, PackedLinear
 from mpqdm_core.packing.registration import register
-from mpqdm_core.packing.sizes import SizeItem
+from mpqdm_core.packing.sizes import PackedFolder, SizeItem, inspect_packed
 
 register()
 
@@ -26,6 +26,7 @@ __all__ = [
     "PackedLinear",
     "SizeItem",
     "export_packed",
+    "inspect_packed",
     "load_packed",
     "read_manifest",
     "register",

@@ -56,7 +56,7 @@ class PackedConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers 
 
         Raises:
             LoadError: the format is newer.
-            SettingsError: there is no such mode.
+            SettingsError: there is no such mode, or the cache is below 0.
         """
         if format_version > FORMAT_VERSION:
             raise LoadError(
@@ -65,6 +65,8 @@ class PackedConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers 
             )
         if mode not in MODES:
             raise SettingsError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if cache_mib < 0:
+            raise SettingsError(f"cache_mib must be 0 or more, got {cache_mib}")
         self.quant_method = PackedMethod.MPQDM
         self.format_version = format_version
         self.mode = mode

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,14 @@ from torch import Tensor
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.model_files import WEIGHTS_FILE
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
-from mpqdm_core.packing.load import NETWORK
 from mpqdm_core.packing.manifest import MANIFEST_FILE, METADATA_KEY, Manifest, PackedSpec, hash_tensors
 from mpqdm_core.packing.rounding import RoundedLayer, ScaleType, round_layer, scale_type
-from mpqdm_core.packing.sizes import SizeItem, size_items
+from mpqdm_core.packing.sizes import NETWORK, PackedFolder, inspect_packed
 from mpqdm_core.packing.tensors import rounded_state, to_file
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quantization import QuantizedDenoiser
 
-CONFIG_FILE = "config.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackedFolder:
-    """An exported model."""
-
-    folder: Path
-    content_hash: str  # of the model that loading it gives
-    items: tuple[SizeItem, ...]  # what the denoiser's file is made of, in bytes
-    file_bytes: int  # of the denoiser's file, their sum
+CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 
 
 def export_packed(
@@ -91,9 +80,8 @@ def export_packed(
         )
         _write_parts(quantized.denoiser.pipeline, staging)
         _write_network(quantized.denoiser.network, manifest, tensors, staging / NETWORK)
-        file_bytes = (staging / NETWORK / WEIGHTS_FILE).stat().st_size
-        items = size_items(manifest, tensors, file_bytes)
-    return PackedFolder(folder=target, content_hash=content_hash, items=items, file_bytes=file_bytes)
+        (staging / CARD_FILE).write_text(_card(quantized, manifest), encoding="utf-8")
+    return inspect_packed(target)
 
 
 class _Staging:
@@ -197,6 +185,27 @@ def _write_network(network: Any, manifest: Manifest, tensors: Mapping[str, Tenso
     save_file(contiguous, path, metadata={"format": "pt", METADATA_KEY: text})
     with path.open("rb") as file:
         os.fsync(file.fileno())  # on the disk before the folder takes the place of an earlier one
+
+
+def _card(quantized: QuantizedDenoiser, manifest: Manifest) -> str:
+    """A model card: what it is, whose licence it has, and how to load it."""
+    report = quantized.bit_report
+    heading = f"---\nlicense: {manifest.licence}\n---\n" if manifest.licence else ""
+    inputs = f"{report.activation_bits} bits" if report.activation_bits else "full precision"
+    return f"""{heading}# {manifest.name}, quantized
+
+{report.nominal_bits:.2f} bits per quantized weight, activations at {inputs}. Packed in the format
+`mpqdm-packed` of MPQ-DM Explorer. Quantization is simulated: weights are unpacked to floating point when
+used. What it was made from and how stands in `{NETWORK}/{MANIFEST_FILE}`.
+
+```python
+import mpqdm_core.packing  # registers the format with diffusers
+from diffusers import {type(quantized.denoiser.network).__name__}
+
+{NETWORK} = {type(quantized.denoiser.network).__name__}.from_pretrained("this folder", subfolder="{NETWORK}")
+model = mpqdm_core.load_packed("this folder")  # the whole pipeline, with plan and settings
+```
+"""
 
 
 def _write_text(path: Path, entries: Mapping[str, Any]) -> None:

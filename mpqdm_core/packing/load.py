@@ -21,9 +21,8 @@ from mpqdm_core.packing.manifest import Manifest
 from mpqdm_core.packing.network import set_mode
 from mpqdm_core.packing.packed_layers import DEFAULT_CACHE_MIB, Mode
 from mpqdm_core.packing.registration import build, load_network
+from mpqdm_core.packing.sizes import NETWORK
 from mpqdm_core.quantization import QuantizedDenoiser
-
-NETWORK = "unet"  # the denoiser's place in every family's folder
 
 
 def load_packed(
@@ -43,7 +42,9 @@ def load_packed(
 
     Raises:
         LoadError: the folder is missing, damaged, of a newer version, or no packed model.
+        SettingsError: there is no such mode, or the cache is below 0.
     """
+    config = PackedConfig(mode=mode, cache_mib=cache_mib)
     source = Path(folder).expanduser()
     if not source.is_dir():
         raise LoadError(f"there is no folder {source}")
@@ -53,11 +54,11 @@ def load_packed(
     for part, classes in family.parts.items():
         name = part if part in index else family.alternatives.get(part, part)
         if part == "scheduler":
-            built[part] = DDIMScheduler.from_config(read_json(source, f"{name}/scheduler_config.json"))
+            entries = read_json(source, f"{name}/scheduler_config.json")
+            built[part] = _guarded(source, partial(DDIMScheduler.from_config, entries))
             continue
         cls = _part_class(source, index, name, classes)
         if part == NETWORK:
-            config = PackedConfig(cache_mib=cache_mib)
             built[part] = _guarded(source, partial(load_network, cls, source / NETWORK, config=config))
         else:
             built[part] = _guarded(source, partial(_load_part, cls, source / name))
@@ -65,7 +66,7 @@ def load_packed(
     pipeline = _guarded(source, lambda: family.pipeline_class(**built, **notes))
     pipeline.set_progress_bar_config(disable=True)
     network = built[NETWORK]
-    if mode != "packed" or dtype != torch.float32:
+    if dtype != torch.float32:
         set_mode(network, mode, dtype)
     manifest: Manifest = network.hf_quantizer.loaded
     classes_count = pipeline.num_classes if family.conditional else None

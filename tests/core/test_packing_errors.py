@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_packed import WEIGHTS, exported
 
-from mpqdm_core.errors import LoadError
-from mpqdm_core.packing import load_packed, read_manifest
+from mpqdm_core.errors import LoadError, SettingsError
+from mpqdm_core.packing import inspect_packed, load_packed, read_manifest
 from mpqdm_core.packing.manifest import hash_tensors
 
 
@@ -167,6 +167,24 @@ def test_a_damaged_vae(folder):
 def test_a_folder_without_a_schedule(folder):
     shutil.rmtree(folder / "scheduler")
     assert "has no scheduler/scheduler_config.json" in refused(folder)
+
+
+def test_a_damaged_schedule(folder):
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"num_train_timesteps": "many"}')
+    assert "cannot be built" in refused(folder)
+
+
+def test_settings_of_loading_that_do_not_exist(folder):
+    with pytest.raises(SettingsError, match="mode must be one of packed, frozen, got 'warm'"):
+        load_packed(folder, mode="warm")
+    with pytest.raises(SettingsError, match="cache_mib must be 0 or more, got -1"):
+        load_packed(folder, cache_mib=-1)
+
+
+def test_looking_at_what_is_no_packed_model(folder):
+    save_file({"a": torch.zeros(1)}, folder / WEIGHTS)
+    with pytest.raises(LoadError, match="is not a packed model of format mpqdm-packed"):
+        inspect_packed(folder)
 
 
 def test_the_manifest_alone_can_be_read(folder):

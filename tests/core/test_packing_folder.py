@@ -12,7 +12,7 @@ from tiny_packed import WEIGHTS, draw, exported, mixed
 from tiny_quant import small_calibration, small_denoiser
 
 from mpqdm_core.errors import Cancelled, DataError, SettingsError
-from mpqdm_core.packing import PackedLayer, export_packed, load_packed
+from mpqdm_core.packing import PackedLayer, export_packed, inspect_packed, load_packed
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,20 @@ def test_the_size_table_counts_every_byte(tmp_path):
     assert sizes["pre-scale factors"] == 2 * sum(layer.in_channels for layer in layers)
     assert sizes["activation ranges by timestep"] == 3 * len(small_calibration().timesteps) * len(layers)
     assert sizes["header and manifest"] < 64 * 1024
+
+
+def test_a_file_can_be_looked_at_without_loading_it(tmp_path):
+    result = export_packed(mixed(), tmp_path / "model", scale_dtype="float16", licence="mit")
+    seen = inspect_packed(tmp_path / "model")
+    assert seen.items == result.items and seen.content_hash == result.content_hash
+    layers = mixed().denoiser.quantizable_layers
+    weights = sum(layer.out_channels * layer.weights_per_channel for layer in layers)
+    tables = sum(item.bytes for item in seen.items if item.of_quantized_layers)
+    assert seen.bits_per_weight == pytest.approx(8 * tables / weights)
+    # The estimate of the bit report counts the same tables; input zero-points take whole bytes here.
+    assert seen.bits_per_weight == pytest.approx(mixed().bit_report.effective_bits, rel=0.02)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n---\n") and "activations at 6 bits" in card
 
 
 def test_an_earlier_export_stays_when_a_new_one_is_cancelled(tmp_path):
