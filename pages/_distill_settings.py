@@ -9,6 +9,7 @@ from typing import Any
 
 from mpqdm_core.errors import SettingsError
 from pages._budget_solve import Solved, number
+from pages._warm import IMPORTING
 
 MAX_STEPS, MAX_PICTURES, MAX_WINDOW, MAX_RANK = 5000, 32, 4, 128
 MAX_WEIGHT, MAX_RATE, MAX_TEMPERATURE = 1e6, 1.0, 100.0
@@ -96,7 +97,8 @@ def read_order(solved: Solved, preset: str, losses: str, seed: Any, *custom: Any
         SettingsError: something is missing, no number, or contradicts something else.
         BudgetError: a number is outside its range.
     """
-    from mpqdm_core.finetune_settings import FinetuneSettings
+    with IMPORTING:
+        from mpqdm_core.finetune_settings import FinetuneSettings
 
     if losses not in {value for _, value in LOSSES}:
         raise SettingsError(f"there are no losses called {losses!r}: choose one of the four")

@@ -20,6 +20,7 @@ from pages._compare_work import prepared
 from pages._distill_adapters import ADAPTERS, Offered
 from pages._distill_settings import Order
 from pages._size import DEFAULT_STEPS
+from pages._warm import import_all
 from pages._work import phase
 from pages._workspace import Recent, Workspace
 
@@ -41,6 +42,7 @@ def train(run: Run, order: Order) -> bool:
         Cancelled: stopped before the first step was possible.
         MpqdmError: it failed; what was learned until the last good state is offered as an adapter.
     """
+    import_all()
     from mpqdm_core.finetune_run import finetune
 
     _calm_threads()
@@ -80,6 +82,7 @@ def measure_speed(order: Order, report: Report) -> float:
     Raises:
         Cancelled: raised by `report`.
     """
+    import_all()
     from mpqdm_core.finetuner import Finetuner
     from mpqdm_core.quantization import quantize
 

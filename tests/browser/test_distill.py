@@ -1,4 +1,4 @@
-"""Fine-tuning the bundled model in a real Chromium: watched, found again after a reload, stopped."""
+"""Fine-tuning the bundled model in a real Chromium: watched, found again in another tab, stopped."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def choose(visit, steps):
     visit.page.wait_for_selector(f"#distill-duration :text('{steps} steps with 2 pictures and 1 timesteps')")
 
 
-def test_a_run_is_watched_found_again_after_a_reload_and_stopped(real):
+def test_a_run_is_watched_found_again_in_another_tab_and_stopped(real):
     real.open("w=3&a=4")
     open_distill(real)
     choose(real, 2000)
@@ -44,19 +44,21 @@ def test_a_run_is_watched_found_again_after_a_reload_and_stopped(real):
     assert real.page.evaluate(f"{CURVE}.dataset.same") == "yes"  # drawn into, not replaced
     real.page.wait_for_selector("#distill-previews [data-moments] img[alt^='Fine-tuned']")
     real.page.wait_for_selector("#distill-doctor :text('Gradient norm')")
-    real.open("w=3&a=4")
-    open_distill(real)
-    real.until(f"{POINTS} >= 3")
-    real.page.click("#distill-stop")
-    real.page.wait_for_selector("#distill-status :text('the adapter so far can be used')")
-    real.page.wait_for_selector("#distill-result :text('MiB')")
+    again = type(real)(real.page.context.new_page(), real.address)
+    again.open()  # with another bit budget: the run keeps its own
+    open_distill(again)
+    again.until(f"{POINTS} >= 3")
+    again.page.click("#distill-stop")
+    for visit in (again, real):
+        visit.page.wait_for_selector("#distill-status :text('the adapter so far can be used')")
+        visit.page.wait_for_selector("#distill-result :text('MiB')")
     with real.page.expect_download() as loading:
         real.page.click("#distill-download")
     with open(loading.value.path(), "rb") as file:
-        assert b'"low_rank_a' not in file.read(8)  # a header length, then names
-        assert b"low_rank_a" in file.read(100_000)
+        assert b"/low_rank_a" in file.read(100_000)  # the names of the tensors come first
     assert real.page.is_visible("#distill-resume")
-    assert real.errors == [] and real.outside == []
+    for visit in (again, real):
+        assert visit.errors == [] and visit.outside == []
 
 
 def test_ten_steps_come_to_their_end_and_the_scrubber_goes_back_to_the_start(real):
