@@ -82,7 +82,7 @@ def quantized_model(shapes: Sequence[Shape], seed: int) -> QuantizedDenoiser:
     denoiser = Denoiser(
         name="sd14-shapes",
         family="ddpm",
-        pipeline=SimpleNamespace(components={}, save_config=lambda folder: None),
+        pipeline=SimpleNamespace(components={"unet": network}, save_config=lambda folder: None),
         network=network.eval().requires_grad_(False),
         layers=specs,
         num_classes=None,

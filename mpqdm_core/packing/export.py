@@ -14,12 +14,13 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.model_files import WEIGHTS_FILE
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
 from mpqdm_core.packing.manifest import MANIFEST_FILE, METADATA_KEY, Manifest, PackedSpec, hash_tensors
 from mpqdm_core.packing.rounding import RoundedLayer, ScaleType, round_layer, scale_type
-from mpqdm_core.packing.sizes import NETWORK, PackedFolder, inspect_packed
+from mpqdm_core.packing.sizes import PackedFolder, inspect_packed
 from mpqdm_core.packing.tensors import rounded_state, to_file
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quantization import QuantizedDenoiser
@@ -78,9 +79,9 @@ def export_packed(
             recipe=dict(recipe or {}),
             metrics=dict(metrics or {}),
         )
-        _write_parts(quantized.denoiser.pipeline, staging)
-        _write_network(quantized.denoiser.network, manifest, tensors, staging / NETWORK)
-        (staging / CARD_FILE).write_text(_card(quantized, manifest), encoding="utf-8")
+        place = _write_parts(quantized.denoiser, staging)
+        _write_network(quantized.denoiser.network, manifest, tensors, staging / place)
+        (staging / CARD_FILE).write_text(_card(quantized, manifest, place), encoding="utf-8")
     return inspect_packed(target)
 
 
@@ -99,7 +100,7 @@ class _Staging:
         if self.earlier.exists() and not target.exists():
             self.earlier.rename(target)  # a crash between the two renames of `__exit__`
         occupied = target.is_file() or (target.is_dir() and any(target.iterdir()))
-        if occupied and not (target / NETWORK / MANIFEST_FILE).is_file():
+        if occupied and not any(target.glob(f"*/{MANIFEST_FILE}")):
             raise SettingsError(f"{target} exists and is no packed model: choose another folder")
 
     def __enter__(self) -> Path:
@@ -144,6 +145,8 @@ def _describe(
         timesteps=clocks[0].timesteps if clocks else (),
         scale_dtype=scale_dtype,
         sampler=denoiser.sampler,
+        num_classes=denoiser.num_classes,
+        class_names=denoiser.class_names,
         bit_report=quantized.bit_report,
         source_hash=quantized.source_hash,
         calibration_hash=quantized.calibration_hash,
@@ -164,12 +167,16 @@ def _state(quantized: QuantizedDenoiser, rounded: Mapping[str, RoundedLayer]) ->
     return state
 
 
-def _write_parts(pipeline: Any, folder: Path) -> None:
-    """Write everything but the denoiser, as diffusers does."""
-    pipeline.save_config(folder)
-    for name, part in pipeline.components.items():
-        if name != NETWORK and part is not None:
+def _write_parts(denoiser: Denoiser, folder: Path) -> str:
+    """Write everything but the denoiser, as diffusers does; return the denoiser's place."""
+    place = ""
+    denoiser.pipeline.save_config(folder)
+    for name, part in denoiser.pipeline.components.items():
+        if part is denoiser.network:
+            place = name
+        elif part is not None:
             part.save_pretrained(folder / name)
+    return place
 
 
 def _write_network(network: Any, manifest: Manifest, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -187,7 +194,7 @@ def _write_network(network: Any, manifest: Manifest, tensors: Mapping[str, Tenso
         os.fsync(file.fileno())  # on the disk before the folder takes the place of an earlier one
 
 
-def _card(quantized: QuantizedDenoiser, manifest: Manifest) -> str:
+def _card(quantized: QuantizedDenoiser, manifest: Manifest, place: str) -> str:
     """A model card: what it is, whose licence it has, and how to load it."""
     report = quantized.bit_report
     heading = f"---\nlicense: {manifest.licence}\n---\n" if manifest.licence else ""
@@ -196,13 +203,13 @@ def _card(quantized: QuantizedDenoiser, manifest: Manifest) -> str:
 
 {report.nominal_bits:.2f} bits per quantized weight, activations at {inputs}. Packed in the format
 `mpqdm-packed` of MPQ-DM Explorer. Quantization is simulated: weights are unpacked to floating point when
-used. What it was made from and how stands in `{NETWORK}/{MANIFEST_FILE}`.
+used. What it was made from and how stands in `{place}/{MANIFEST_FILE}`.
 
 ```python
 import mpqdm_core.packing  # registers the format with diffusers
 from diffusers import {type(quantized.denoiser.network).__name__}
 
-{NETWORK} = {type(quantized.denoiser.network).__name__}.from_pretrained("this folder", subfolder="{NETWORK}")
+{place} = {type(quantized.denoiser.network).__name__}.from_pretrained("this folder", subfolder="{place}")
 model = mpqdm_core.load_packed("this folder")  # the whole pipeline, with plan and settings
 ```
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 
-from mpqdm_core.denoiser import PIPELINE_NOTES, Denoiser
+from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.errors import LoadError, MpqdmError
 from mpqdm_core.families import FAMILIES, Family
 from mpqdm_core.loading import BUILD_FAILURES
@@ -20,8 +21,7 @@ from mpqdm_core.packing.diffusers_quantizer import PackedConfig
 from mpqdm_core.packing.manifest import Manifest
 from mpqdm_core.packing.network import set_mode
 from mpqdm_core.packing.packed_layers import DEFAULT_CACHE_MIB, Mode
-from mpqdm_core.packing.registration import build, load_network
-from mpqdm_core.packing.sizes import NETWORK
+from mpqdm_core.packing.registration import build, find_packed, load_network
 from mpqdm_core.quantization import QuantizedDenoiser
 
 
@@ -46,11 +46,11 @@ def load_packed(
     """
     config = PackedConfig(mode=mode, cache_mib=cache_mib)
     source = Path(folder).expanduser()
-    if not source.is_dir():
-        raise LoadError(f"there is no folder {source}")
+    packed = find_packed(source)
     index = read_json(source, INDEX_FILE)
     family = _family(source, index)
     built: dict[str, Any] = {}
+    network: Any = None
     for part, classes in family.parts.items():
         name = part if part in index else family.alternatives.get(part, part)
         if part == "scheduler":
@@ -58,19 +58,20 @@ def load_packed(
             built[part] = _guarded(source, partial(DDIMScheduler.from_config, entries))
             continue
         cls = _part_class(source, index, name, classes)
-        if part == NETWORK:
-            built[part] = _guarded(source, partial(load_network, cls, source / NETWORK, config=config))
+        if name == packed.name:
+            network = built[part] = _guarded(source, partial(load_network, cls, packed, config=config))
         else:
             built[part] = _guarded(source, partial(_load_part, cls, source / name))
-    notes = {name: index.get(name) for name in PIPELINE_NOTES} if family.conditional else {}
-    pipeline = _guarded(source, lambda: family.pipeline_class(**built, **notes))
+    if network is None:
+        raise LoadError(f"the packed denoiser of {source} is {packed.name}, which its pipeline does not have")
+    taken = inspect.signature(family.pipeline_class.__init__).parameters
+    notes = {name: index[name] for name in taken if name in index and name not in built}
+    pipeline_class: Any = family.pipeline_class
+    pipeline = _guarded(source, partial(pipeline_class, **built, **notes))
     pipeline.set_progress_bar_config(disable=True)
-    network = built[NETWORK]
     if dtype != torch.float32:
         set_mode(network, mode, dtype)
     manifest: Manifest = network.hf_quantizer.loaded
-    classes_count = pipeline.num_classes if family.conditional else None
-    names = getattr(pipeline.config, "class_names", None) or [f"class {k}" for k in range(classes_count or 0)]
     return QuantizedDenoiser(
         denoiser=Denoiser(
             name=manifest.name,
@@ -79,8 +80,8 @@ def load_packed(
             network=network,
             layers=manifest.layers,
             sampler=manifest.sampler,
-            num_classes=classes_count,
-            class_names=tuple(names),
+            num_classes=manifest.num_classes,
+            class_names=manifest.class_names,
             content_hash=manifest.content_hash,
             source=str(folder),
         ),

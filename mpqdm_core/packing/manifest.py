@@ -58,6 +58,8 @@ class Manifest:
     timesteps: tuple[int, ...]  # of the activation scales; empty: activations are at full precision
     scale_dtype: ScaleType
     sampler: SamplerSettings
+    num_classes: int | None  # None: unconditional
+    class_names: tuple[str, ...]
     bit_report: BitReport
     source_hash: str  # of the full-precision model
     calibration_hash: str
@@ -84,6 +86,8 @@ class Manifest:
                 "source_hash": self.source_hash,
                 "content_hash": self.content_hash,
                 "sampler": asdict(self.sampler),
+                "num_classes": self.num_classes,
+                "class_names": list(self.class_names),
             },
             "scale_dtype": self.scale_dtype,
             "timesteps": list(self.timesteps),
@@ -120,6 +124,8 @@ class Manifest:
                 source_hash=model["source_hash"],
                 content_hash=model["content_hash"],
                 sampler=SamplerSettings(**model["sampler"]),
+                num_classes=model["num_classes"],
+                class_names=tuple(model["class_names"]),
                 scale_dtype=scale_dtype,
                 timesteps=tuple(int(value) for value in entries["timesteps"]),
                 tensors_sha256=entries["tensors_sha256"],

@@ -191,7 +191,8 @@ class PackedLayer(QuantLayer):
         kept = self.cache.get(self.key)
         if kept is not None and kept.device == self.weight_packed.device:
             return kept
-        weight = dequantize(self.packed_weight, self.tables, self.dtype)
+        with torch.inference_mode(False):  # what is kept must serve calls with gradients too
+            weight = dequantize(self.packed_weight, self.tables, self.dtype)
         self.cache.offer(self.key, weight)
         return weight
 

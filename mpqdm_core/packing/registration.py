@@ -95,6 +95,20 @@ def is_packed(folder: Path) -> bool:
     return True
 
 
+def find_packed(folder: Path) -> Path:
+    """The subfolder of a model folder that holds its packed denoiser.
+
+    Raises:
+        LoadError: there is none.
+    """
+    if not folder.is_dir():
+        raise LoadError(f"there is no folder {folder}")
+    found = [part for part in sorted(folder.iterdir()) if is_packed(part)]
+    if not found:
+        raise LoadError(f"{folder} holds no packed denoiser; write one with export_packed")
+    return found[0]
+
+
 def register() -> None:
     """Make diffusers know packed models; a second call changes nothing."""
     AUTO_QUANTIZATION_CONFIG_MAPPING[PackedMethod.MPQDM.value] = PackedConfig

@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from mpqdm_core.errors import LoadError
 from mpqdm_core.model_files import WEIGHTS_FILE
 from mpqdm_core.packing.manifest import Manifest, read_manifest
+from mpqdm_core.packing.registration import find_packed
 from mpqdm_core.packing.rounding import scale_type
 from mpqdm_core.packing.tensors import byte_parts, scale_parts, stored_tensors
 
-NETWORK = "unet"  # the denoiser's place in every family's folder
 _ITEM_BYTES = {"U8": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 EXEMPT_LAYERS = "exempt layers"
 OTHERS = "biases, norms, embeddings"
@@ -71,7 +71,7 @@ def inspect_packed(folder: str | Path) -> PackedFolder:
     Raises:
         LoadError: the folder is missing, damaged, of a newer version, or no packed model.
     """
-    path = Path(folder).expanduser() / NETWORK / WEIGHTS_FILE
+    path = find_packed(Path(folder).expanduser()) / WEIGHTS_FILE
     manifest = read_manifest(path)
     sizes = {}
     try:

@@ -68,10 +68,19 @@ def test_another_network(folder):
     assert "supported are diffusers' UNet2DModel" in refused(folder)
 
 
+def test_a_denoiser_in_another_place(folder):
+    (folder / "unet").rename(folder / "transformer")
+    assert "unet/diffusion_pytorch_model.safetensors cannot be read: No such file" in refused(folder)
+
+
 def test_a_full_precision_model(folder):
     config = json.loads((folder / "unet" / "config.json").read_text())
     del config["quantization_config"]
     (folder / "unet" / "config.json").write_text(json.dumps(config))
+    assert "holds no packed denoiser; write one with export_packed" in refused(folder)
+
+
+def test_weights_without_a_manifest(folder):
     save_file({"a": torch.zeros(1)}, folder / WEIGHTS)
     assert "is not a packed model of format mpqdm-packed" in refused(folder)
 

@@ -96,6 +96,15 @@ def test_the_cache_keeps_what_fits_and_no_more():
     assert third.quantized_weight() is third.quantized_weight()
 
 
+def test_gradients_reach_the_input_after_a_call_in_inference_mode():
+    packed, plain = packed_and_plain(nn.Linear(5, 9), UnpackCache(1))
+    with torch.inference_mode():
+        packed(torch.randn(2, 5))
+    x = torch.randn(2, 5, requires_grad=True)
+    packed(x).sum().backward()
+    torch.testing.assert_close(x.grad, plain.weight.sum(dim=0).expand(2, 5) * plain.activation.prescale)
+
+
 def test_without_a_cache_nothing_stays_unpacked():
     packed, _ = packed_and_plain(nn.Linear(64, 64), UnpackCache(0))
     packed(torch.randn(1, 64))
