@@ -14,6 +14,7 @@ from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.affine import QParams, dequantize
 from mpqdm_core.errors import SettingsError, ShapeError
 from mpqdm_core.layers import quantized_twin
+from mpqdm_core.lora import LowRank
 from mpqdm_core.packing.bitpack import pack, packed_size, unpack
 from mpqdm_core.packing.packed_weight import ChannelGroup, WeightLayout, read_tables
 from mpqdm_core.packing.packed_weight import dequantize as dequantize_packed
@@ -138,6 +139,24 @@ def test_half_precision_scales_are_rounded_before_the_codes(pair, grid, freeze):
         nearest = (row.unsqueeze(1) - levels).abs().amin(dim=1)
         got = (row - weight.flatten(1)[channel]).abs()
         assert torch.all(got <= nearest + 1e-6 * scale[channel])
+
+
+@pytest.mark.parametrize("grid", ["affine", "mid-rise"])
+def test_a_trained_layer_is_packed_with_its_correction_merged_and_zero_points_whole(grid):
+    bits = torch.arange(12) % 8 + 1
+    twin = quantized_layer(nn.Linear(7, 12), bits, grid, freeze=False, prescale=torch.linspace(0.5, 2.0, 7))
+    before = twin.quantized_weight()
+    twin.low_rank = LowRank(twin.weight.shape, 2).requires_grad_(False)
+    twin.low_rank.b.normal_(generator=torch.Generator().manual_seed(1))
+    if grid == "affine":
+        twin.weight_zero_point.data += torch.linspace(-3.3, 3.3, 12)
+    packed = round_layer("layer", twin, "float32").weight
+    tables = read_tables(packed.layout, packed.channel_map, packed.zero_points)
+    if grid == "affine":
+        top = 2.0**bits - 1
+        twin.weight_zero_point.data = twin.weight_zero_point.round().clamp(min=0).minimum(top)
+    assert torch.equal(dequantize_packed(packed, tables), twin.quantized_weight())
+    assert not torch.equal(before, twin.quantized_weight())
 
 
 def test_the_result_is_that_of_dequantize_in_other_types_too():
