@@ -8,6 +8,7 @@ must stay exactly zero.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import Sequence
@@ -38,6 +39,12 @@ def timestep_value(timestep: Any) -> int:
     if values.numel() > 1 and bool((values != values[0]).any()):
         raise DataError("a quantized network takes one timestep per call, got several different ones")
     return round(float(values[0]))
+
+
+def _timestep_position(network_class: type[nn.Module]) -> int | None:
+    """Where a network takes its timestep among the positional arguments; None where it takes none."""
+    names = list(inspect.signature(network_class.forward).parameters)[1:]  # without self
+    return names.index("timestep") if "timestep" in names else None
 
 
 class TimestepClock:
@@ -84,9 +91,13 @@ class TimestepClock:
 
     def on_forward(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Read the timestep of a network call; meant as a forward pre-hook with keyword arguments."""
-        if "timestep" not in kwargs and len(args) < 2:
-            raise SettingsError("the network was called without a timestep")
-        self.set(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        timestep = kwargs.get("timestep")
+        if timestep is None:
+            place = _timestep_position(type(network))
+            if place is None or place >= len(args):
+                raise SettingsError("the network was called without a timestep")
+            timestep = args[place]
+        self.set(timestep)
 
     def attach(self, network: nn.Module) -> RemovableHandle:
         """Follow the calls of `network` from now on."""

@@ -121,7 +121,11 @@ class Calibration:
             settings=CalibrationSettings(**settings),
             denoiser_hash=header["denoiser_hash"],
             inputs=RecordedInputs(
-                timesteps=tuple(header["timesteps"]), sample=tensors["sample"], conditioning=conditioning
+                timesteps=tuple(header["timesteps"]),
+                sample=tensors["sample"],
+                conditioning=conditioning,
+                sample_name=header.get("sample_name", "sample"),
+                timestep_by_sample=header.get("timestep_by_sample", False),
             ),
             layers={
                 name: LayerInputStats(**{field: tensors[f"layer/{name}/{field}"] for field in STATS_FIELDS})
@@ -138,8 +142,15 @@ class Calibration:
                 "timesteps": self.inputs.timesteps,
                 "conditioning": sorted(self.inputs.conditioning),
                 "layers": list(self.layers),
+                **self._other_names(),
             }
         )
+
+    def _other_names(self) -> dict[str, Any]:
+        """How the network is called, where not as usual: calibrations of U-Nets keep their hash."""
+        name, by_sample = self.inputs.sample_name, self.inputs.timestep_by_sample
+        named = {} if name == "sample" else {"sample_name": name}
+        return {**named, **({"timestep_by_sample": True} if by_sample else {})}
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {f"conditioning/{name}": values for name, values in self.inputs.conditioning.items()}

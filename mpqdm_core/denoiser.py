@@ -110,6 +110,12 @@ class Denoiser:
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
+    def component(self) -> str:
+        """Name of the network among the pipeline's parts: "unet" or "transformer"."""
+        name: str = next(name for name, part in self.pipeline.components.items() if part is self.network)
+        return name
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape (C, h, w) of what the network denoises; for a pixel-space model, of the picture."""
         config: Any = self.network.config
@@ -135,7 +141,7 @@ class Denoiser:
             network: takes and returns what the present one does, and has its `config` and `dtype`.
             content_hash: of the new network, if it is known more cheaply than by reading all weights.
         """
-        pipeline = rebuild_pipeline(self.pipeline, unet=network)
+        pipeline = rebuild_pipeline(self.pipeline, **{self.component: network})
         new_hash = content_hash or hash_network(network, self.pipeline.scheduler)
         return replace(self, pipeline=pipeline, network=network, content_hash=new_hash)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpqdm_core.finetune_settings import FinetuneSettings
-from mpqdm_core.recording import output_tensor
+from mpqdm_core.recording import feature_map, output_tensor
 from mpqdm_core.relation import relation_loss, smoothed
 from mpqdm_core.teacher import TeacherRecord
 
@@ -101,4 +101,4 @@ class WindowLosses:
         return prediction, self._heard.feature
 
     def _on_tap(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._heard.feature = output_tensor(output)
+        self._heard.feature = feature_map(output)

@@ -144,6 +144,7 @@ def _part_folders(folder: Path, index: Mapping[str, Any], family: Family) -> dic
         and name not in PIPELINE_NOTES
         and entry != [None, None]
         and entry is not None
+        and not isinstance(entry, dict)  # names of classes
     }
     needs = f"a {family.folder_classes[0]} needs {listed(family.parts)}"
     folders: dict[str, str] = {}
@@ -175,7 +176,7 @@ def _build(folder: Path, index: Mapping[str, Any], family: Family, folders: Mapp
             cls = next(cls for cls in family.parts[part] if cls.__name__ == index[name][1])
             built[part] = _load_part(folder, name, cls)
     _check_fit(folder, family, built)
-    extra = {name: index.get(name) for name in PIPELINE_NOTES} if family.conditional else {}
+    extra = {name: index.get(name) for name in family.notes}
     scale = extra.get("guidance_scale")
     if scale is not None and not (isinstance(scale, int | float) and 0 <= scale <= MAX_GUIDANCE):
         raise LoadError(
@@ -219,17 +220,20 @@ def _load_part(folder: Path, name: str, cls: type[Any]) -> Any:
 
 def _check_fit(folder: Path, family: Family, built: Mapping[str, Any]) -> None:
     """Refuse parts that load but cannot work together."""
-    network = built["unet"].config
+    part, network = family.component, built[family.component].config
     vae = built.get("vae", built.get("vqvae"))
-    classes = network.num_class_embeds or network.class_embed_type
+    classes = network.get("num_class_embeds") or network.get("class_embed_type")
     pictures = network.in_channels if vae is None else vae.config.out_channels
-    if network.out_channels != network.in_channels:
+    variance = (
+        part == "transformer" and network.out_channels == 2 * network.in_channels
+    )  # its pipeline drops it
+    if network.out_channels not in (network.in_channels, None) and not variance:
         raise LoadError(
-            f"the unet of {folder} has {network.in_channels} channels in and {network.out_channels} out; "
+            f"the {part} of {folder} has {network.in_channels} channels in and {network.out_channels} out; "
             "supported are networks that predict the noise alone, with as many out as in"
         )
     if network.sample_size is None:
-        raise LoadError(f"the unet of {folder} does not say its sample_size; add it to unet/config.json")
+        raise LoadError(f"the {part} of {folder} does not say its sample_size; add it to {part}/config.json")
     if classes and not family.conditional:
         raise LoadError(
             f"the unet of {folder} takes class labels, which a {family.folder_classes[0]} never gives; "
@@ -237,7 +241,7 @@ def _check_fit(folder: Path, family: Family, built: Mapping[str, Any]) -> None:
         )
     if vae is not None and vae.config.latent_channels != network.in_channels:
         raise LoadError(
-            f"the unet of {folder} works on {network.in_channels} channels, its decoder on "
+            f"the {part} of {folder} works on {network.in_channels} channels, its decoder on "
             f"{vae.config.latent_channels}; the two must come from one model"
         )
     if pictures not in PICTURE_CHANNELS:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class RecordedInputs:
     timesteps: tuple[int, ...]  # (T,) in the order they were visited
     sample: Tensor  # (T, N, ...) float: x_t going in, both halves of guidance included
     conditioning: dict[str, Tensor] = field(default_factory=dict)  # name -> (T, N, ...), e.g. class_labels
+    sample_name: str = "sample"  # the network's first argument: "hidden_states" in transformers
+    timestep_by_sample: bool = False  # whether the pipeline repeats the timestep for every sample
 
     @property
     def samples_per_step(self) -> int:
@@ -42,9 +45,11 @@ class RecordedInputs:
             index: (n,) which of its N inputs.
             device: where the network lives.
         """
-        timestep = torch.tensor(self.timesteps[slot], device=device)
+        shape = (len(index),) if self.timestep_by_sample else ()
+        timestep = torch.full(shape, self.timesteps[slot], device=device)
         conditioning = {name: values[slot, index].to(device) for name, values in self.conditioning.items()}
-        return {"sample": self.sample[slot, index].to(device), "timestep": timestep, **conditioning}
+        sample = {self.sample_name: self.sample[slot, index].to(device)}
+        return nested({**sample, "timestep": timestep, **conditioning})
 
 
 class InputRecorder:
@@ -53,14 +58,20 @@ class InputRecorder:
     def __init__(self) -> None:
         """Start with nothing heard."""
         self._current: int | None = None
+        self._sample_name = "sample"
+        self._timestep_by_sample = False
         self._calls: dict[int, list[dict[str, Tensor]]] = {}
 
     def on_forward(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep one call: the sample, the timestep, and every tensor argument with one entry per sample."""
-        bound = inspect.signature(network.forward).bind(*args, **kwargs).arguments
-        if not isinstance(bound.get("sample"), Tensor) or "timestep" not in bound:
-            raise DataError("the network must be called with `sample` and `timestep`")
-        batch = len(bound["sample"])
+        signature = inspect.signature(network.forward)
+        bound = flat(signature.bind(*args, **kwargs).arguments)
+        first = next(iter(signature.parameters))
+        if not isinstance(bound.get(first), Tensor) or "timestep" not in bound:
+            raise DataError(f"the network must be called with `{first}` and `timestep`")
+        batch = len(bound[first])
+        self._sample_name = first
+        self._timestep_by_sample = getattr(bound["timestep"], "ndim", 0) > 0
         self._current = timestep_value(bound["timestep"])
         kept = {
             name: value.detach().cpu().clone()
@@ -91,10 +102,39 @@ class InputRecorder:
             {name: torch.cat([call[name] for call in calls]) for name in calls[0]}
             for calls in self._calls.values()
         ]
-        count = min(len(step["sample"]) for step in joined)
+        count = min(len(step[self._sample_name]) for step in joined)
         stacked = {name: torch.stack([step[name][:count] for step in joined]) for name in joined[0]}
-        sample = stacked.pop("sample")
-        return RecordedInputs(timesteps=tuple(self._calls), sample=sample, conditioning=stacked)
+        sample = stacked.pop(self._sample_name)
+        return RecordedInputs(
+            timesteps=tuple(self._calls),
+            sample=sample,
+            conditioning=stacked,
+            sample_name=self._sample_name,
+            timestep_by_sample=self._timestep_by_sample,
+        )
+
+
+def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name, those inside dictionaries as "name.key": `added_cond_kwargs.text_embeds`."""
+    result: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            result |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            result[name] = value
+    return result
+
+
+def nested(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `flat`."""
+    result: dict[str, Any] = {}
+    for name, value in arguments.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            result.setdefault(outer, {})[inner] = value
+        else:
+            result[name] = value
+    return result
 
 
 @contextmanager
@@ -116,6 +156,17 @@ def output_tensor(output: Any) -> Tensor:
     if not isinstance(first, Tensor):
         raise DataError(f"expected the network to return a tensor, got {type(first).__name__}")
     return first
+
+
+def feature_map(output: Any) -> Tensor:
+    """A tapped module's output as a map (N, C, h, w): tokens (N, h * w, C) become a square, or a row."""
+    feature = output_tensor(output)
+    if feature.ndim != 3:
+        return feature
+    count, tokens, channels = feature.shape
+    side = math.isqrt(tokens)
+    height = side if side * side == tokens else 1
+    return feature.transpose(1, 2).reshape(count, channels, height, tokens // height)
 
 
 def spread(count: int, wanted: int, generator: torch.Generator) -> Tensor:

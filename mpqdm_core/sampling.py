@@ -170,12 +170,13 @@ class _Tape:
             # LDMPipeline passes eta but no generator: the noise would come from the global one.
             rest = {**rest, "generator": self.generators, "return_dict": True}
             result = step(model_output, timestep, sample, eta=eta, **rest)
+            own = slice(len(self.generators))  # DiTPipeline steps both halves of guidance, which are equal
             if self.record != "none":
-                self.inputs.append(_to_numpy(sample))
+                self.inputs.append(_to_numpy(sample[own]))
             if self.record == "all":
-                self.predictions.append(_to_numpy(model_output))
-                self.finals.append(_to_numpy(result.pred_original_sample))
-            self.final = _to_numpy(result.prev_sample)
+                self.predictions.append(_to_numpy(model_output[own]))
+                self.finals.append(_to_numpy(result.pred_original_sample[own]))
+            self.final = _to_numpy(result.prev_sample[own])
             self.advance()
             return result
 

@@ -18,7 +18,16 @@ from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.errors import DataError, LoadError, SettingsError
 from mpqdm_core.families import FAMILIES
 from mpqdm_core.progress import Report, silent
-from mpqdm_core.recording import InputRecorder, hooks, memory_errors, output_tensor, replica
+from mpqdm_core.recording import (
+    InputRecorder,
+    RecordedInputs,
+    feature_map,
+    hooks,
+    memory_errors,
+    nested,
+    output_tensor,
+    replica,
+)
 from mpqdm_core.sampling import sample
 
 FORMAT_VERSION = 1
@@ -40,6 +49,8 @@ class TeacherRecord:
     conditioning: dict[str, Tensor]  # name -> (T, M, G, ...), e.g. class_labels
     prediction: Tensor  # (T, M, G, ...) float32
     feature: Tensor | None  # (T, M, G, C, h, w) float32 at the family's tap; None: not recorded
+    sample_name: str = "sample"  # the network's first argument
+    timestep_by_sample: bool = False  # see `RecordedInputs`
 
     @property
     def pictures(self) -> int:
@@ -57,9 +68,11 @@ class TeacherRecord:
         def rows(values: Tensor) -> Tensor:
             return values[slot, index].flatten(0, 1).to(device)
 
-        timestep = torch.tensor(self.timesteps[slot], device=device)
+        sample = rows(self.sample)
+        shape = (len(sample),) if self.timestep_by_sample else ()
+        timestep = torch.full(shape, self.timesteps[slot], device=device)
         conditioning = {name: rows(values) for name, values in self.conditioning.items()}
-        return {"sample": rows(self.sample), "timestep": timestep, **conditioning}
+        return nested({self.sample_name: sample, "timestep": timestep, **conditioning})
 
     @property
     def content_hash(self) -> str:
@@ -102,6 +115,8 @@ class TeacherRecord:
                 conditioning={name: tensors[f"conditioning/{name}"] for name in header["conditioning"]},
                 prediction=tensors["prediction"],
                 feature=tensors.get("feature"),
+                sample_name=header["sample_name"],
+                timestep_by_sample=header["timestep_by_sample"],
             )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as err:
             raise LoadError(f"{source.name} is damaged or is not a teacher's record ({err})") from err
@@ -114,6 +129,8 @@ class TeacherRecord:
                 "sampler": asdict(self.sampler),
                 "timesteps": self.timesteps,
                 "conditioning": sorted(self.conditioning),
+                "sample_name": self.sample_name,
+                "timestep_by_sample": self.timestep_by_sample,
             }
         )
 
@@ -172,7 +189,6 @@ def record_teacher(
     sampler = sampler or denoiser.sampler
     starts = range(0, pictures, batch_size)
     parts: list[dict[str, Tensor]] = []
-    timesteps: tuple[int, ...] = ()
     with memory_errors(f"record fewer than {pictures} pictures"):
         for number, start in enumerate(starts):
             listener = _Listener(features=features)
@@ -183,7 +199,7 @@ def record_teacher(
                 report(number * total + done, len(starts) * total, message)
 
             listener.sample(denoiser, along, seeds, FIRST_SEED + seed * 1_000_003, sampler, told)
-            timesteps, part = listener.finish(len(seeds))
+            inputs, part = listener.finish(len(seeds))
             parts.append(part)
         joined = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
     if not bool(torch.isfinite(joined["prediction"]).all()):
@@ -191,11 +207,13 @@ def record_teacher(
     return TeacherRecord(
         denoiser_hash=denoiser.content_hash,
         sampler=sampler,
-        timesteps=timesteps,
+        timesteps=inputs.timesteps,
         sample=joined.pop("sample"),
         prediction=joined.pop("prediction"),
         feature=joined.pop("feature", None),
         conditioning=joined,
+        sample_name=inputs.sample_name,
+        timestep_by_sample=inputs.timestep_by_sample,
     )
 
 
@@ -203,7 +221,7 @@ class _Listener:
     """Hears one batch: what the sampled network was given, and what the teacher answers to that."""
 
     def __init__(self, *, features: bool) -> None:
-        self._features = features
+        self._features, self._flip = features, False
         self._inputs = InputRecorder()
         self._predictions: list[Tensor] = []
         self._taps: list[Tensor] = []
@@ -222,7 +240,9 @@ class _Listener:
         classes = drawn.num_classes
         network = replica(drawn.network)
         answering = network if along is None else replica(teacher.network)
-        tap = answering.get_submodule(FAMILIES[teacher.family].feature_tap(answering))
+        family = FAMILIES[teacher.family]
+        self._flip = family.conditional_first
+        tap = answering.get_submodule(family.feature_tap(answering))
         handles = [
             network.register_forward_pre_hook(self._inputs.on_forward, with_kwargs=True),
             answering.register_forward_hook(self._on_prediction),
@@ -245,21 +265,23 @@ class _Listener:
                 for slot in range(len(inputs.timesteps)):
                     answering(**inputs.arguments(slot, everything, device))
 
-    def finish(self, pictures: int) -> tuple[tuple[int, ...], dict[str, Tensor]]:
-        """Timesteps, and tensors (T, pictures, G, ...) by name."""
+    def finish(self, pictures: int) -> tuple[RecordedInputs, dict[str, Tensor]]:
+        """What was recorded, and tensors (T, pictures, G, ...) by name."""
         inputs = self._inputs.finish()
         named = {"sample": inputs.sample, "prediction": torch.stack(self._predictions), **inputs.conditioning}
         if self._features:
             named["feature"] = torch.stack(self._taps)
-        # A guided call holds all unconditional rows, then all conditional ones.
+        # A guided call holds all rows of one half, then all of the other; here the unconditional comes first.
         grouped = {
             name: values.reshape(len(values), -1, pictures, *values.shape[2:]).transpose(1, 2).contiguous()
             for name, values in named.items()
         }
-        return inputs.timesteps, grouped
+        if self._flip:
+            grouped = {name: values.flip(2) for name, values in grouped.items()}
+        return inputs, grouped
 
     def _on_prediction(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._predictions.append(output_tensor(output).detach().float().cpu().clone())
 
     def _on_feature(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._taps.append(output_tensor(output).detach().float().cpu().clone())
+        self._taps.append(feature_map(output).detach().float().cpu().clone())

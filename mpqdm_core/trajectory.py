@@ -144,16 +144,16 @@ def _guided(
     denoiser: Denoiser, latents: torch.Tensor, timestep: int, labels: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
     """Predict the noise of latents (n, C, h, w) with classifier-free guidance."""
+    family, network = FAMILIES[denoiser.family], denoiser.network
     time = torch.tensor(timestep, device=latents.device)
-    if labels is None:
-        unconditional: torch.Tensor = denoiser.network(latents, time).sample
-        return unconditional
+    if labels is None or scale == UNGUIDED:
+        own = None if labels is None else labels.to(latents.device)
+        return family.predict(network, latents, time, own)
     labels = labels.to(latents.device)
-    if scale == UNGUIDED:
-        conditional: torch.Tensor = denoiser.network(latents, time, class_labels=labels).sample
-        return conditional
-    both = torch.cat([torch.full_like(labels, denoiser.pipeline.null_class), labels])  # (2n,)
-    noise = denoiser.network(torch.cat([latents, latents]), time, class_labels=both).sample
+    null = torch.full_like(labels, family.null_label(denoiser.pipeline))
+    noise = family.predict(
+        network, torch.cat([latents, latents]), time, torch.cat([null, labels])
+    )  # (2n, ...)
     noise_null, noise_class = noise.chunk(2)
     guided: torch.Tensor = noise_null + scale * (noise_class - noise_null)
     return guided
