@@ -144,7 +144,7 @@ def test_a_replica_shares_weights_and_no_hooks():
 
 def test_the_recorder_wants_what_a_denoiser_takes():
     recorder = InputRecorder()
-    with pytest.raises(DataError, match="`sample` and `timestep`"):
+    with pytest.raises(DataError, match="`input` and `timestep`"):
         recorder.on_forward(nn.Identity(), (torch.zeros(1),), {})
     with pytest.raises(DataError, match="never called its network"):
         recorder.finish()
