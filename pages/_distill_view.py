@@ -139,7 +139,7 @@ def _psnr_cards(run: Run) -> list[Card]:
         Card(
             name="Pictures to full precision",
             value=f"{first.psnr_db:.1f} → {last.psnr_db:.1f} dB",
-            note=f"PSNR of {len(PREVIEW_SEEDS)} previews: {gain:+.1f} dB",
+            note=f"PSNR of {len(PREVIEW_SEEDS)} previews, {gain:+.1f} dB at step {last.step}",
             mood="good" if gain > 0 else "bad",
         )
     ]

@@ -71,7 +71,8 @@ def train(run: Run, order: Order) -> bool:
         _rescue(run, order, common)
         raise
     offer(run, order, result.adapter)
-    _last_pictures(run, draw, denoiser, calibration)
+    if result.finished:  # somebody who pressed Stop has seen the last preview, and waits
+        _last_pictures(run, draw, denoiser, calibration)
     run.say("Finished." if result.finished else f"Stopped after step {result.adapter.steps}.")
     return bool(result.finished)
 

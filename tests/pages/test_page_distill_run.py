@@ -105,7 +105,7 @@ def test_a_stopped_run_keeps_its_adapter_and_resumes_to_the_same_end(order, regi
 
     monkeypatch.setattr(run, "add_step", stop_after_two)
     assert over(run) is RunState.STOPPED
-    assert run.adapter.steps == 2 and run.adapter_file.exists() and run.previews[-1].step == 2
+    assert run.adapter.steps == 2 and run.adapter_file.exists() and run.previews[-1].step == 0
     monkeypatch.setattr(run, "add_step", add_step)
     registry.resume(run)
     assert over(run) is RunState.FINISHED, run.error
