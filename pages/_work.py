@@ -12,6 +12,7 @@ from mpqdm_core.progress import Report
 from pages._precomputed import LayerRow, Precomputed
 from pages._session import open_bundled
 from pages._text import ASSETS
+from pages._warm import import_all
 from pages._workspace import WORKSPACES, Workspace
 
 QUANT_FIELDS = ("grid", "range_exponent", "prescale_alpha", "exempt_bits")
@@ -46,6 +47,7 @@ def load(source: str, report: Report) -> Workspace:
         LoadError: it cannot be loaded.
         SettingsError: nothing was named, or a folder where only bundled models are allowed.
     """
+    import_all()
     from mpqdm_core.loading import load_denoiser
 
     name = source.strip()

@@ -21,6 +21,7 @@ from tests.browser.conftest import FLAGS, QUIET
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "assets" / "images"
 TABS = {"model": "overview", "outliers": "outlier-map", "budget": "bits-map", "compare": "pair"}
+FORMS = {"distill": "distill-start"}  # tabs without a chart before something was done
 LOOKS = {"": ("light", 1400), "-dark": ("dark", 1400), "-phone": ("light", 375)}
 SETTLED = """async () => {
   await document.fonts.ready;
@@ -62,10 +63,20 @@ def take(browser, address, folder, looks):
         for tab, chart in TABS.items():
             page.goto(f"{address}?tab={tab}&w=3&__theme={theme}", wait_until="domcontentloaded")
             page.wait_for_selector(f"#{chart} [data-drawn], #{chart} canvas")
-            page.wait_for_selector(".progress-text, .mpq-busy", state="detached")
-            page.evaluate(SETTLED)
+            settle(page)
+            page.screenshot(path=folder / f"{tab}{suffix}.png", full_page=True)
+        for tab, button in FORMS.items():
+            page.goto(f"{address}?tab={tab}&w=3&__theme={theme}", wait_until="domcontentloaded")
+            page.wait_for_selector(f"#{button}")
+            settle(page)
             page.screenshot(path=folder / f"{tab}{suffix}.png", full_page=True)
         page.close()
+
+
+def settle(page):
+    """Wait until nothing is loading and fonts and layout are done."""
+    page.wait_for_selector(".progress-text, .mpq-busy", state="detached")
+    page.evaluate(SETTLED)
 
 
 def main():
