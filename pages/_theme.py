@@ -62,7 +62,8 @@ def theme() -> gr.themes.Base:
         secondary_hue=TEAL,
         neutral_hue=STONE,
         radius_size=gr.themes.sizes.radius_md,
-        font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 600)), "system-ui", "sans-serif"],
+        # Not 600: that file of gradio lacks letters, which the browser then takes from another font.
+        font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
         font_mono=[gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"],
     )
     both = {
