@@ -1,6 +1,8 @@
 """Imports point down: app -> pages -> mpqdm_core, and in the core from whole models to plain arithmetic."""
 
 import ast
+import gc
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -36,10 +38,23 @@ def module_name(path):
 MODULES = {module_name(path): path for path in CORE}
 
 
+@cache
+def syntax(path):
+    """Every node of a file's syntax; read once, as many tests ask for the same files."""
+    # CPython 3.11 raises SystemError when the collector runs code of its own while a tree is being built.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def imports(path):
     """Every (line, module, name) a file imports, inside functions too; name is None for `import module`."""
     package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in syntax(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name, None
