@@ -27,8 +27,8 @@ from mpqdm_core.affine import QParams, fake_quantize
 from mpqdm_core.allocation import BitPlan
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.denoiser import Denoiser
-from mpqdm_core.finetuner import Finetuner
 from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.finetuner import Finetuner
 from mpqdm_core.layers import QuantConv2d, QuantLayer
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.quant_settings import QuantSettings
