@@ -129,7 +129,8 @@ class Finetuner:
         """
         chosen = torch.arange(min(pictures or record.pictures, record.pictures))
         with torch.no_grad(), held_weights(self.layers):
-            each = [self.losses.terms(record, slots, chosen) for slots in self.order.windows]
+            windows = [functools.partial(self.losses.terms, record, w, chosen) for w in self.order.windows]
+            each = self._workers.forward(windows)
         return {term: sum(float(losses[term]) for losses in each) / len(each) for term in each[0]}
 
     def examine(self, pictures: int = 4) -> Diagnosis:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 class GradientWorkers:
@@ -40,6 +43,15 @@ class GradientWorkers:
             present = [share for _, shares in results if (share := shares[index]) is not None]
             parameter.grad = sum(present[1:], present[0]) / len(losses) if present else None
         return [loss for loss, _ in results]
+
+    def forward(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        """What each call returns, computed without gradients."""
+
+        def quietly(call: Callable[[], Result]) -> Result:
+            with torch.no_grad():
+                return call()
+
+        return list(self._pool.map(quietly, calls))
 
     def close(self) -> None:
         """Let the threads end."""

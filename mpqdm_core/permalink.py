@@ -22,6 +22,23 @@ SIDES = ("weights", "prescaled", "activations")
 STATISTICS = ("kurtosis", "crest", "range_ratio", "outlier_fraction", "energy_share")
 GRIDS = ("mid-rise", "affine")
 EXEMPTIONS = {"8": "8-bit", "f": "full precision", "b": None}  # b: in the budget
+# What a teacher may take off the page with a link: tabs, and groups of controls the page knows by these names.
+HIDEABLE = (
+    *TABS,
+    "load",
+    "measure",
+    "activations",
+    "policy",
+    "weighting",
+    "scope",
+    "allowed",
+    "more",
+    "locks",
+    "plan",
+    "draw",
+    "sets",
+)
+MAX_LESSON = 99
 MAX_EXTRA = 5
 ALL_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 MAX_CHANNEL = 1_000_000
@@ -57,6 +74,8 @@ class PageState:
     step: int = 0  # which recorded denoising step the activation panels show
     seed: int = 0
     classes: tuple[int, ...] = ()
+    hide: tuple[str, ...] = ()  # names of HIDEABLE, in its order
+    lesson: int = 0  # number of the lesson the page was opened from; 0: none
 
 
 def encode(state: PageState) -> str:
@@ -98,6 +117,8 @@ def decode(query: Mapping[str, str]) -> PageState:
         step=_integer(query.get("t"), default.step, 0, 10_000) or 0,
         seed=_integer(query.get("sd"), default.seed, 0, MAX_SEED) or 0,
         classes=_classes(query.get("k")),
+        hide=_hidden(query.get("hide")),
+        lesson=_integer(query.get("lesson"), default.lesson, 0, MAX_LESSON) or 0,
     )
 
 
@@ -124,6 +145,8 @@ def _written(state: PageState) -> dict[str, str]:
         "t": str(state.step),
         "sd": str(state.seed),
         "k": ",".join(str(label) for label in state.classes),
+        "hide": ",".join(state.hide),
+        "lesson": str(state.lesson),
     }
 
 
@@ -184,3 +207,11 @@ def _code(kept: str | None) -> str:
 def _classes(text: str | None) -> tuple[int, ...]:
     parts = [_integer(part, None, 0, 100_000) for part in (text or "").split(",")[:MAX_CLASSES]]
     return tuple(part for part in parts if part is not None)
+
+
+def _hidden(text: str | None) -> tuple[str, ...]:
+    """Known names only; one tab always stays."""
+    asked = set((text or "").split(",")[: 2 * len(HIDEABLE)])
+    if asked.issuperset(TABS):
+        asked -= set(TABS)
+    return tuple(name for name in HIDEABLE if name in asked)
