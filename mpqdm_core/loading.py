@@ -84,7 +84,7 @@ def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Deno
     before = snapshot(folder)
     try:
         index = read_json(folder, INDEX_FILE)
-        family = _family(folder, index)
+        family = find_family(folder, index)
         parts = _part_folders(folder, index, family)
         pipeline = _build(folder, index, family, parts)
         denoiser = make_denoiser(pipeline, family, name=folder.resolve().name, source=str(source))
@@ -125,7 +125,16 @@ def resolve_source(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Pat
     return folder
 
 
-def _family(folder: Path, index: Mapping[str, Any]) -> Family:
+def find_family(folder: str | Path, index: Mapping[str, Any]) -> Family:
+    """The family of a pipeline by the class that its index names.
+
+    Args:
+        folder: for the sentence.
+        index: its model_index.json.
+
+    Raises:
+        LoadError: there is none for it.
+    """
     found = index.get("_class_name")
     if isinstance(found, str):
         for family in FAMILIES.values():
