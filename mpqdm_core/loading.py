@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,10 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors import SafetensorError
 
+from mpqdm_core.bundled import BUNDLED_FOLDER as BUNDLED_FOLDER
+from mpqdm_core.bundled import ModelCard as ModelCard
+from mpqdm_core.bundled import bundled_models as bundled_models
+from mpqdm_core.config_limits import check_model_config, check_schedule, check_schedule_config, check_work
 from mpqdm_core.denoiser import PIPELINE_NOTES, Denoiser
 from mpqdm_core.errors import LoadError, SettingsError
 from mpqdm_core.families import FAMILIES, Family, make_denoiser
@@ -28,10 +31,10 @@ from mpqdm_core.model_files import (
     read_json,
     snapshot,
 )
+from mpqdm_core.strict_json import shown
 
-BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 PICTURE_CHANNELS = (1, 3)
-BYTES_PER_MB = 1_000_000
+REASON_LENGTH = 240  # characters of another library's message
 MAX_GUIDANCE = 100  # far above any use; larger values overflow
 ALLOCATION_FAILURE = "can't allocate memory"  # in the RuntimeError by which torch says MemoryError
 
@@ -52,22 +55,6 @@ BUILD_FAILURES = (
 
 # While diffusers builds a model it replaces torch's initialisers for the whole process: one at a time.
 _BUILD_LOCK = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """A bundled model, as a list of models shows it."""
-
-    name: str  # what load_denoiser takes
-    title: str
-    description: str  # the first paragraph of its card
-    size_mb: float  # of all its files, 1 MB = 10**6 bytes
-    folder: Path
-
-
-def bundled_models(folder: Path = BUNDLED_FOLDER) -> tuple[ModelCard, ...]:
-    """The models that ship with the project, by name; none if the folder is empty."""
-    return tuple(_card(index.parent) for index in sorted(folder.glob(f"*/{INDEX_FILE}")))
 
 
 def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Denoiser:
@@ -141,7 +128,8 @@ def find_family(folder: str | Path, index: Mapping[str, Any]) -> Family:
             if found in family.folder_classes:
                 return family
     known = listed(name for family in FAMILIES.values() for name in family.folder_classes)
-    raise LoadError(f"{folder} holds a {found or 'pipeline without a class name'}; supported are {known}")
+    what = "pipeline without a class name" if found is None else shown(found)
+    raise LoadError(f"{folder} holds a {what}; supported are {known}")
 
 
 def _part_folders(folder: Path, index: Mapping[str, Any], family: Family) -> dict[str, str]:
@@ -167,7 +155,7 @@ def _part_folders(folder: Path, index: Mapping[str, Any], family: Family) -> dic
             isinstance(entry, list) and len(entry) == 2 and entry[0] == "diffusers" and entry[1] in allowed
         ):
             raise LoadError(
-                f"the {name} of {folder} is a {entry}; supported are diffusers' {listed(allowed)}"
+                f"the {name} of {folder} is a {shown(entry)}; supported are diffusers' {listed(allowed)}"
             )
         folders[part] = name
     if present:
@@ -180,33 +168,41 @@ def _build(folder: Path, index: Mapping[str, Any], family: Family, folders: Mapp
     for part, name in folders.items():
         if part == "scheduler":
             config = read_json(folder, f"{name}/scheduler_config.json")
+            check_schedule_config(config, str(folder))
             built[part] = DDIMScheduler.from_config(config)
+            check_schedule(built[part], str(folder))
         else:
             cls = next(cls for cls in family.parts[part] if cls.__name__ == index[name][1])
-            built[part] = _load_part(folder, name, cls)
+            built[part] = _load_part(folder, name, cls, family if part == family.component else None)
     _check_fit(folder, family, built)
     extra = {name: index.get(name) for name in family.notes}
     scale = extra.get("guidance_scale")
     if scale is not None and not (isinstance(scale, int | float) and 0 <= scale <= MAX_GUIDANCE):
         raise LoadError(
-            f"guidance_scale in {folder / INDEX_FILE} must be a number in [0, {MAX_GUIDANCE}], got {scale!r}"
+            f"guidance_scale in {folder / INDEX_FILE} must be a number in [0, {MAX_GUIDANCE}], "
+            f"got {shown(scale)}"
         )
     return family.pipeline_class(**built, **extra)
 
 
-def _load_part(folder: Path, name: str, cls: type[Any]) -> Any:
+def _load_part(folder: Path, name: str, cls: type[Any], family: Family | None = None) -> Any:
     config = read_json(folder, f"{name}/config.json")
     if "quantization_config" in config:
         raise LoadError(f"the {name} of {folder} is quantized already; give the full-precision model")
     weights = find_weights(folder, name)
+    where = str(inside(folder, name))
+    check_model_config(config, weights.tensors, where)
     with _BUILD_LOCK:
         with torch.device("meta"):
-            expected = sum(tensor.numel() for tensor in cls.from_config(config).state_dict().values())
+            sketch = cls.from_config(config)
+            expected = sum(tensor.numel() for tensor in sketch.state_dict().values())
         if weights.elements != expected:
             raise LoadError(
                 f"the weights of {inside(folder, name)} hold {weights.elements} numbers, its config.json "
                 f"describes {expected}; the two must come from one model"
             )
+        if family is not None:
+            check_work(sketch, family.example, expected, where)
         model, info = cls.from_pretrained(
             inside(folder, name),
             local_files_only=True,
@@ -259,20 +255,5 @@ def _check_fit(folder: Path, family: Family, built: Mapping[str, Any]) -> None:
         )
 
 
-def _card(folder: Path) -> ModelCard:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    body = text.split("---", 2)[2] if text.startswith("---") and text.count("---") >= 2 else text
-    blocks = [block.strip() for block in body.split("\n\n") if block.strip()]
-    title = next(
-        (block.splitlines()[0].lstrip("# ") for block in blocks if block.startswith("#")), folder.name
-    )
-    prose = next((" ".join(block.split()) for block in blocks if block[0] not in "#|-!<"), "")
-    return ModelCard(
-        name=folder.name, title=title, description=prose, size_mb=size / BYTES_PER_MB, folder=folder
-    )
-
-
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], REASON_LENGTH)

@@ -6,23 +6,22 @@ what was found and what would work. Weights come from safetensors alone: other f
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import struct
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpqdm_core.errors import LoadError
+from mpqdm_core.safetensors_header import open_header
+from mpqdm_core.strict_json import parse_json, shown
 
 INDEX_FILE = "model_index.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 SHARDS_FILE = "diffusion_pytorch_model.safetensors.index.json"
 PICKLE_ENDINGS = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
-HEADER_LENGTH_BYTES = 8  # a safetensors file opens with the length of its header, little-endian
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+MAX_JSON_BYTES = 16 * 2**20  # the index of the largest sharded checkpoints has a few hundred kilobytes
 NAMES_SHOWN = 6
 
 Snapshot = Mapping[str, tuple[int, int]]
@@ -34,14 +33,15 @@ class WeightFiles:
 
     paths: tuple[Path, ...]
     elements: int  # numbers in all tensors together
+    tensors: int
 
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, sorted, for a sentence."""
     ordered = sorted(names)
-    shown = ", ".join(ordered[:NAMES_SHOWN])
+    first = ", ".join(shown(name) for name in ordered[:NAMES_SHOWN])
     left = len(ordered) - NAMES_SHOWN
-    return (f"{shown} and {left} more" if left > 0 else shown) or "nothing"
+    return (f"{first} and {left} more" if left > 0 else first) or "nothing"
 
 
 def snapshot(folder: Path) -> Snapshot:
@@ -83,7 +83,11 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """
     path = inside(folder, name)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_JSON_BYTES:
+            kind = "is too large for a configuration" if stat.S_ISREG(status.st_mode) else "is no file"
+            raise LoadError(f"{path} {kind}; copy or save the model again")
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LoadError(
             f"{folder} has no {name}, found {listed(os.listdir(folder))}; a folder written by "
@@ -92,7 +96,8 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"{path} is not valid JSON ({error}); copy or save the model again") from error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+        raise LoadError(f"{path} is not valid JSON ({reason}); copy or save the model again") from error
     if not isinstance(value, dict):
         raise LoadError(
             f"{path} must hold a JSON object, found a {type(value).__name__}; save the model again"
@@ -139,7 +144,12 @@ def find_weights(folder: Path, component: str) -> WeightFiles:
     else:
         raise LoadError(_no_weights(part, component))
     paths = tuple(inside(folder, f"{component}/{name}") for name in names)
-    return WeightFiles(paths=paths, elements=sum(check_safetensors(path) for path in paths))
+    headers = [open_header(path) for path in paths]
+    return WeightFiles(
+        paths=paths,
+        elements=sum(header.elements for header in headers),
+        tensors=sum(header.tensors for header in headers),
+    )
 
 
 def check_safetensors(path: Path) -> int:
@@ -148,40 +158,20 @@ def check_safetensors(path: Path) -> int:
     Raises:
         LoadError: it is missing, cut short, or no safetensors file.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            opening = file.read(HEADER_LENGTH_BYTES)
-            length = struct.unpack("<Q", opening)[0] if len(opening) == HEADER_LENGTH_BYTES else 0
-            header = file.read(length) if 0 < length <= MAX_HEADER_BYTES else b""
-    except OSError as error:
-        raise LoadError(f"{path} cannot be read: {error.strerror}") from error
-    if 0 < length <= MAX_HEADER_BYTES and len(header) < length:
-        raise LoadError(f"{path} is cut short inside its header: it has {size} bytes; copy or fetch it again")
-    try:
-        entries = json.loads(header)
-        tensors = [entry for name, entry in entries.items() if name != "__metadata__"]
-        end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
-        elements = sum(math.prod(int(axis) for axis in entry["shape"]) for entry in tensors)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise LoadError(
-            f"{path} is not a safetensors file: its header cannot be read; save it again"
-        ) from error
-    expected = HEADER_LENGTH_BYTES + length + end
-    if size != expected:
-        problem = "is cut short" if size < expected else "is too long"
-        raise LoadError(
-            f"{path} {problem}: its header promises {expected} bytes, it has {size}; copy or fetch it again"
-        )
-    return elements
+    return open_header(path).elements
 
 
 def _shards(folder: Path, component: str) -> list[str]:
     shards = read_json(folder, f"{component}/{SHARDS_FILE}").get("weight_map")
-    names = set(shards.values()) if isinstance(shards, dict) else set()
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    files = list(shards.values()) if isinstance(shards, dict) else []
+    if not files or not all(isinstance(name, str) and _is_weight_file(name) for name in files):
         raise LoadError(f"{folder / component / SHARDS_FILE} must name files beside it; save the model again")
-    return sorted(names)
+    return sorted(set(files))
+
+
+def _is_weight_file(name: str) -> bool:
+    """Whether a shard's name is one of a safetensors file in the same folder."""
+    return name == Path(name).name and name.endswith(".safetensors") and name.isprintable()
 
 
 def _no_weights(part: Path, component: str) -> str:

@@ -255,8 +255,8 @@ def test_a_link_inside_the_folder_and_a_link_to_it_are_fine(model, tmp_path):
 def test_a_folder_that_changes_while_it_is_read_is_refused(model, monkeypatch):
     build = loading._load_part
 
-    def slow_build(folder, name, cls):
-        part = build(folder, name, cls)
+    def slow_build(folder, *rest):
+        part = build(folder, *rest)
         (folder / "unet" / "config.json").touch()
         return part
 
@@ -267,9 +267,9 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(model, monkeypatch):
 def test_a_change_is_told_rather_than_the_damage_it_does(model, monkeypatch):
     build = loading._load_part
 
-    def vanishing(folder, name, cls):
+    def vanishing(folder, *rest):
         (folder / WEIGHTS).write_bytes(b"half")
-        return build(folder, name, cls)
+        return build(folder, *rest)
 
     monkeypatch.setattr(loading, "_load_part", vanishing)
     refused(model, "changed while it was being read")
