@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from pages import shell
+from pages import learn, shell
 from pages._theme import launch_settings
 from pages._warm import warm_up
 
@@ -21,6 +21,7 @@ def build_app() -> gr.Blocks:
         title="MPQ-DM Explorer", fill_width=True, analytics_enabled=False, delete_cache=(600, 3600)
     ) as demo:
         shell.build()
+    learn.build(demo)
     demo.queue(max_size=64)
     return demo
 
