@@ -7,40 +7,32 @@ that the Hub gives for it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
-import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub import errors as hub_errors
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from tqdm.auto import tqdm
 
 from mpqdm_core.errors import Cancelled, LoadError
+from mpqdm_core.hub_listing import Listing, listed_parts, needed_files, read_listing
+from mpqdm_core.hub_requests import endpoint, get_bytes, get_object, sentences
+from mpqdm_core.memory import gigabytes
 from mpqdm_core.model_files import INDEX_FILE, listed
+from mpqdm_core.model_parts import ModelPart
 from mpqdm_core.progress import Report, silent
+from mpqdm_core.safetensors_header import LENGTH_BYTES, header_length, read_header
 
-CONNECTION_ERROR: Any = vars(hub_errors)["HTTPError"]  # of whichever HTTP client the Hub library uses
-SMALL_FILES = ("*.json", "*.txt", "*.model")  # configurations, schedules, tokenizers
-VARIANT = re.compile(r"\.(fp16|fp32|bf16|non_ema|ema)(?=[.-])")  # weights stored again in another form
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+REVISION = re.compile(r"[\w][\w./-]{0,199}")
+INDEX_BYTES = 2**20
+OPENING_BYTES = 2**17  # holds most headers whole
 HASH_BLOCK = 2**22
 
 
@@ -54,6 +46,7 @@ class HubModel:
     files: Mapping[str, int]  # name -> bytes
     hashes: Mapping[str, str]  # name -> sha256 of a large file
     licence: str  # as its card says; "" if it does not
+    parts: tuple[ModelPart, ...]  # components, their weights counted in bytes
 
     @property
     def nbytes(self) -> int:
@@ -70,45 +63,70 @@ def parse_hub_source(source: str) -> tuple[str, str | None]:
     repo_id, _, revision = source.strip().partition("@")
     if not REPO_ID.fullmatch(repo_id) or ".." in repo_id:
         raise LoadError(f"{source[:80]!r} is no model of the Hub: write owner/name or owner/name@revision")
+    if revision and (not REVISION.fullmatch(revision) or ".." in revision):
+        raise LoadError(f"{revision[:80]!r} is no revision: write a branch, a tag or a commit")
     return repo_id, revision or None
 
 
-def describe_hub_model(source: str, *, token: str | None = None, cache: Path | None = None) -> HubModel:
+def describe_hub_model(source: str, *, token: str | None = None) -> HubModel:
     """Ask the Hub what a repository holds: two small requests, no weights.
 
     Args:
         source: "owner/name", or "owner/name@revision".
         token: for gated and private models; None takes the HF_TOKEN of the environment.
-        cache: folder of the Hub's cache; None takes its own.
 
     Raises:
         LoadError: there is no such model, it is gated, the Hub cannot be reached, or its weights are not
             safetensors.
     """
     repo_id, revision = parse_hub_source(source)
-    endpoint = os.environ.get("HF_ENDPOINT")
-    with _sentences(repo_id, revision):
-        api = HfApi(endpoint=endpoint, token=token)
-        info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=20)
-        commit = str(info.sha)
-        sizes = {entry.rfilename: int(entry.size or 0) for entry in info.siblings or []}
-        hashes = {e.rfilename: e.lfs.sha256 for e in info.siblings or [] if e.lfs is not None}
-        if INDEX_FILE not in sizes:
-            raise LoadError(
-                f"{repo_id} has no {INDEX_FILE}, found {listed(sizes)}: it is no diffusers pipeline"
-            )
-        path = hf_hub_download(
-            repo_id, INDEX_FILE, revision=commit, endpoint=endpoint, token=token, cache_dir=cache
-        )
-    index = _index(Path(path), repo_id)
-    files = _needed(repo_id, index, sizes)
+    with sentences(repo_id, revision):
+        place = f"/revision/{quote(revision, safe='')}" if revision else ""
+        listing = read_listing(get_object(f"/api/models/{repo_id}{place}?blobs=true", token=token))
+        index = _index(repo_id, listing, token)
+        files = needed_files(repo_id, index, listing.sizes)
     return HubModel(
         repo_id=repo_id,
-        commit=commit,
-        pipeline_class=str(index.get("_class_name", "")),
-        files={name: sizes[name] for name in files},
-        hashes={name: hashes[name] for name in files if name in hashes},
-        licence=str(getattr(info.card_data, "license", None) or ""),
+        commit=listing.commit,
+        pipeline_class=index["_class_name"] if isinstance(index.get("_class_name"), str) else "",
+        files={name: listing.sizes[name] for name in files},
+        hashes={name: listing.hashes[name] for name in files if name in listing.hashes},
+        licence=listing.licence,
+        parts=listed_parts(index, listing.sizes),
+    )
+
+
+def count_elements(model: HubModel, *, token: str | None = None, report: Report = silent) -> HubModel:
+    """The same model with the numbers in its weights counted, by the headers of its files alone.
+
+    Args:
+        model: from `describe_hub_model`.
+        token: see there.
+        report: told for every file; may raise `Cancelled`.
+
+    Raises:
+        LoadError: a header cannot be read.
+        Cancelled: raised by `report`.
+    """
+    weights = [name for name in model.files if name.endswith(".safetensors")]
+    elements: dict[str, int] = {}
+    with sentences(model.repo_id, model.commit):
+        for done, name in enumerate(weights):
+            report(done, len(weights), f"looking at {name}")
+            part = name.split("/")[0]
+            elements[part] = elements.get(part, 0) + _remote_elements(model, name, token)
+    parts = tuple(replace(part, elements=elements.get(part.name)) for part in model.parts)
+    return replace(model, parts=parts)
+
+
+def missing_bytes(model: HubModel, cache: Path | None = None) -> int:
+    """Bytes that are not in the cache yet; a file that came in part counts whole."""
+    return sum(
+        size
+        for name, size in model.files.items()
+        if not isinstance(
+            try_to_load_from_cache(model.repo_id, name, cache_dir=cache, revision=model.commit), str
+        )
     )
 
 
@@ -130,6 +148,7 @@ def fetch_hub_model(
         LoadError: the connection broke, a file is not what the Hub says it is, or the disk is full.
         Cancelled: raised by `report`.
     """
+    _check_disk(model, cache)
     total = max(1, model.nbytes >> 20)
     stopped: list[Cancelled] = []
 
@@ -153,13 +172,13 @@ def fetch_hub_model(
             return result
 
     report(0, total, f"fetching {model.repo_id}")
-    with _sentences(model.repo_id, model.commit):
+    with sentences(model.repo_id, model.commit):
         folder = Path(
             snapshot_download(
                 model.repo_id,
                 revision=model.commit,
                 allow_patterns=[_literally(name) for name in model.files],
-                endpoint=os.environ.get("HF_ENDPOINT"),
+                endpoint=endpoint(),
                 token=token,
                 cache_dir=cache,
                 tqdm_class=Bytes,
@@ -173,33 +192,41 @@ def fetch_hub_model(
     return folder
 
 
-def _index(path: Path, repo_id: str) -> dict[str, Any]:
+def _index(repo_id: str, listing: Listing, token: str | None) -> dict[str, Any]:
+    """The model_index.json of a repository, read from the Hub itself."""
+    size = listing.sizes.get(INDEX_FILE)
+    if size is None:
+        raise LoadError(
+            f"{repo_id} has no {INDEX_FILE}, found {listed(listing.sizes)}: it is no diffusers pipeline"
+        )
+    if size > INDEX_BYTES:
+        raise LoadError(f"the {INDEX_FILE} of {repo_id} has {gigabytes(size)}: it is no index")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LoadError(f"the {INDEX_FILE} of {repo_id} cannot be read ({error})") from error
-    if not isinstance(index, dict):
-        raise LoadError(f"the {INDEX_FILE} of {repo_id} is no JSON object")
-    return index
+        return get_object(f"/{repo_id}/resolve/{listing.commit}/{INDEX_FILE}", token=token)
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"the {INDEX_FILE} of {repo_id} is no JSON object that can be read") from error
 
 
-def _needed(repo_id: str, index: Mapping[str, Any], sizes: Mapping[str, int]) -> list[str]:
-    """Names of the files to fetch: of every component, its small files and one form of its weights."""
-    needed = [INDEX_FILE]
-    components = [name for name, value in index.items() if isinstance(value, list) and all(value)]
-    for component in components:
-        inside = [name for name in sizes if name.startswith(f"{component}/") and name.count("/") == 1]
-        weights = [name for name in inside if name.endswith(".safetensors")]
-        plain = [name for name in weights if not VARIANT.search(name)]
-        pickled = [name for name in inside if name.endswith((".bin", ".ckpt", ".pt", ".msgpack"))]
-        if pickled and not weights:
-            raise LoadError(
-                f"{repo_id} has the weights of its {component} only as {listed(pickled)}, which can run code "
-                "when opened, so they are not fetched; ask its authors for safetensors"
-            )
-        needed += [name for name in inside if any(fnmatchcase(name, pattern) for pattern in SMALL_FILES)]
-        needed += plain or weights
-    return sorted(set(needed))
+def _remote_elements(model: HubModel, name: str, token: str | None) -> int:
+    path = f"/{model.repo_id}/resolve/{model.commit}/{quote(name)}"
+    content = get_bytes(path, token=token, first=OPENING_BYTES)
+    length = header_length(content)
+    if LENGTH_BYTES + length > len(content) == OPENING_BYTES:
+        content = get_bytes(path, token=token, first=LENGTH_BYTES + length)
+    facts = read_header(content[LENGTH_BYTES : LENGTH_BYTES + length], f"{name} of {model.repo_id}")
+    return facts.elements
+
+
+def _check_disk(model: HubModel, cache: Path | None) -> None:
+    place = Path(cache or constants.HF_HUB_CACHE)
+    while not place.exists():
+        place = place.parent
+    free, wanted = shutil.disk_usage(place).free, missing_bytes(model, cache)
+    if wanted > free:
+        raise LoadError(
+            f"{model.repo_id} needs {gigabytes(wanted)} on the disk and {gigabytes(free)} are free; "
+            "make room or choose a smaller model"
+        )
 
 
 def _check_files(model: HubModel, folder: Path) -> None:
@@ -227,54 +254,3 @@ def _check_files(model: HubModel, folder: Path) -> None:
 def _literally(name: str) -> str:
     """A pattern that matches this name only."""
     return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-@contextmanager
-def _sentences(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn what the Hub and the network answer into one sentence each."""
-    where = f"{repo_id}@{revision}" if revision else repo_id
-    try:
-        yield
-    except GatedRepoError as error:
-        raise LoadError(
-            f"{repo_id} is gated: accept its terms on its page, then set HF_TOKEN to a token of that account"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise LoadError(f"{repo_id} has no revision {revision!r}; its main one is 'main'") from error
-    except RepositoryNotFoundError as error:
-        raise LoadError(
-            f"there is no model {repo_id} on the Hub, or it is private: check the name, or set HF_TOKEN"
-        ) from error
-    except HFValidationError as error:
-        raise LoadError(f"{repo_id!r} is no name of a model: {error}") from error
-    except LocalEntryNotFoundError as error:  # before EntryNotFoundError: it is one of those
-        raise LoadError(
-            f"the Hub cannot be reached for {where}: check the connection and try again"
-        ) from error
-    except EntryNotFoundError as error:
-        raise LoadError(f"{where} misses a file it lists: try again, or choose another revision") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        raise LoadError(_by_status(where, status)) from error
-    except CONNECTION_ERROR as error:
-        raise LoadError(
-            f"the connection to the Hub broke ({type(error).__name__}): try again, it goes on"
-        ) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise LoadError(f"the disk is full: {where} does not fit") from error
-        raise LoadError(f"{where} cannot be fetched: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LoadError(f"the Hub's answer about {where} makes no sense ({error})") from error
-
-
-def _by_status(where: str, status: int | None) -> str:
-    if status == 401:
-        return f"the Hub does not know the token it was given for {where}: check HF_TOKEN"
-    if status == 403:
-        return f"your account may not read {where}: ask its owners, or choose another model"
-    if status == 429:
-        return f"the Hub asks for a pause (too many requests) before {where}: try again in a few minutes"
-    if status is not None and status >= 500:
-        return f"the Hub is out of order (answer {status}) for {where}: try again later"
-    return f"the Hub refused {where} (answer {status})"

@@ -36,7 +36,7 @@ def hub(model_files, monkeypatch):
 
 
 def fetch(tmp_path, **arguments):
-    return fetch_hub_model(describe_hub_model("owner/name", cache=tmp_path), cache=tmp_path, **arguments)
+    return fetch_hub_model(describe_hub_model("owner/name"), cache=tmp_path, **arguments)
 
 
 def test_what_would_be_fetched_is_known_before(hub, tmp_path):
@@ -47,7 +47,7 @@ def test_what_would_be_fetched_is_known_before(hub, tmp_path):
         "unet/evil.py": b"print()",
     }
     hub.announced |= {name: "0" * 64 for name in hub.files if name not in hub.announced}
-    model = describe_hub_model("owner/name", cache=tmp_path)
+    model = describe_hub_model("owner/name")
     assert model.commit == COMMIT and model.licence == "mit"
     assert model.pipeline_class == "ClassConditionalLDMPipeline"
     assert UNET in model.files and "vae/config.json" in model.files
@@ -116,35 +116,35 @@ def test_a_file_with_another_hash_is_thrown_away(hub, tmp_path):
 def test_every_refusal_is_a_sentence(hub, tmp_path, fault, sentence):
     hub.fault = fault
     with pytest.raises(LoadError, match=sentence):
-        describe_hub_model("owner/name", cache=tmp_path)
+        describe_hub_model("owner/name")
 
 
 def test_missing_models_and_revisions(hub, tmp_path):
     with pytest.raises(LoadError, match="there is no model owner/other"):
-        describe_hub_model("owner/other", cache=tmp_path)
+        describe_hub_model("owner/other")
     with pytest.raises(LoadError, match="has no revision 'v9'"):
-        describe_hub_model("owner/name@v9", cache=tmp_path)
+        describe_hub_model("owner/name@v9")
 
 
 def test_a_token_opens_a_gated_model(hub, tmp_path):
     hub.token = "secret"
     with pytest.raises(LoadError, match="is gated"):
-        describe_hub_model("owner/name", cache=tmp_path)
-    assert describe_hub_model("owner/name", token="secret", cache=tmp_path).commit == COMMIT
+        describe_hub_model("owner/name")
+    assert describe_hub_model("owner/name", token="secret").commit == COMMIT
 
 
 def test_pickled_weights_are_refused_before_anything_is_fetched(hub, tmp_path):
     hub.files = {name.replace(".safetensors", ".bin"): content for name, content in hub.files.items()}
     hub.announced = {name: "0" * 64 for name in hub.files}
     with pytest.raises(LoadError, match="which can run code when opened"):
-        describe_hub_model("owner/name", cache=tmp_path)
+        describe_hub_model("owner/name")
 
 
 def test_a_hub_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     with pytest.raises(LoadError, match=r"connection|cannot be reached"):
-        describe_hub_model("owner/name", cache=tmp_path)
+        describe_hub_model("owner/name")
 
 
 @pytest.mark.parametrize("source", ["", "name", "../owner/name", "owner/..", "a/b/c", "owner/na me", "-o/n"])
