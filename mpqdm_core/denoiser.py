@@ -56,7 +56,7 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerSettings:
-    """How pictures are drawn: DDIM steps, classifier-free guidance, and the share of fresh noise."""
+    """How pictures are drawn: steps, classifier-free guidance, and the share of fresh noise."""
 
     num_inference_steps: int = 20
     guidance_scale: float = 3.0  # 1.0 is no guidance, the only value for a model without classes
@@ -93,6 +93,7 @@ class Denoiser:
     class_names: tuple[str, ...]  # empty: unconditional
     content_hash: str  # of the network's weights and the noise schedule
     source: str  # the bundled name or the folder
+    latents: tuple[int, int, int] | None = None  # (C, h, w), where the network's config does not say it
 
     @property
     def quantizable_layers(self) -> tuple[LayerSpec, ...]:
@@ -106,8 +107,14 @@ class Denoiser:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the network, norms and embeddings included."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        """Parameters of the full-precision network, norms and embeddings included.
+
+        Layers count as listed: quantized and packed ones hold other tensors than they had.
+        """
+        inside = tuple(f"{layer.name}." for layer in self.layers)
+        own = self.network.named_parameters()
+        others = sum(tensor.numel() for name, tensor in own if not name.startswith(inside))
+        return others + sum(layer.parameters for layer in self.layers)
 
     @property
     def component(self) -> str:
@@ -118,6 +125,8 @@ class Denoiser:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape (C, h, w) of what the network denoises; for a pixel-space model, of the picture."""
+        if self.latents is not None:
+            return self.latents
         config: Any = self.network.config
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -148,7 +157,8 @@ class Denoiser:
 
 def rebuild_pipeline(pipeline: Any, **components: Any) -> Any:
     """A new pipeline of the same class and the same parts, except the given ones; progress bars off."""
-    settings = {key: value for key, value in pipeline.config.items() if key in PIPELINE_NOTES}
+    taken = inspect.signature(type(pipeline).__init__).parameters
+    settings = {k: v for k, v in pipeline.config.items() if k in taken and k not in pipeline.components}
     rebuilt = type(pipeline)(**{**pipeline.components, **settings, **components})
     rebuilt.set_progress_bar_config(disable=True)
     return rebuilt

@@ -32,9 +32,9 @@ class AdapterPicker:
                 [],
                 value=[],
                 multiselect=True,
-                label="Fine-tuned models",
+                label="Fine-tuned and packed models",
                 elem_id="adapters",
-                info="Runs of the Distill tab; drawn beside the plan.",
+                info="Runs of Distill and files from Export; drawn beside the plan.",
             ),
             upload=gr.UploadButton(
                 "Add an adapter file", file_types=[".safetensors"], size="sm", elem_id="add-adapter"

@@ -10,7 +10,7 @@ import gradio as gr
 from mpqdm_core import permalink
 from mpqdm_core.errors import MpqdmError
 from mpqdm_core.permalink import PageState
-from pages import _exempt, budget, compare, distill, model, outliers
+from pages import _exempt, _guide, budget, compare, distill, export, model, outliers
 from pages._bridge import dumps, serve_scripts, view
 from pages._context import LIVE, QUIET, Context
 from pages._precomputed import DEFAULT_MODEL, Precomputed
@@ -22,6 +22,7 @@ TABS = (
     ("Bit budget", "budget", budget),
     ("Distill", "distill", distill),
     ("Compare", "compare", compare),
+    ("Export", "export", export),
 )
 WIDGETS = (
     "weight_bits",
@@ -51,6 +52,8 @@ def build() -> Context:
     header = view(
         "header", label="MPQ-DM Explorer", elem_id="header", height=0, chips="", state="", selected=""
     )
+    gr.Navbar(visible=False)  # the header has the link to the other page
+    guide = _guide.build()
     # States come before the tabs: as children of gr.Tabs they would be counted as tabs.
     tab, session, selection = gr.State("model"), gr.State(DEFAULT_MODEL), gr.State((None, None))
     locks, plan, made = gr.State({}), gr.State(None), []
@@ -67,6 +70,7 @@ def build() -> Context:
     for page, parts in reversed(made):  # the Model page last: it repeats what the others asked for
         page.wire(ctx, parts)
     connect(ctx, tab)
+    _guide.wire(guide)
     return ctx
 
 

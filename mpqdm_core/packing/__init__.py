@@ -5,19 +5,21 @@ works, for the denoiser and for whole pipelines. It is this package and not `mpq
 registering needs torch and diffusers, and importing `mpqdm_core` must stay cheap.
 """
 
+from mpqdm_core.packing.archive import open_upload, zip_packed
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
 from mpqdm_core.packing.export import export_packed
-from mpqdm_core.packing.load import load_packed
+from mpqdm_core.packing.load import attach_packed, load_packed, mismatch
 from mpqdm_core.packing.manifest import FORMAT_VERSION, Manifest, read_manifest
 from mpqdm_core.packing.network import set_mode
 from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLayer, PackedLinear
 from mpqdm_core.packing.registration import register
-from mpqdm_core.packing.sizes import PackedFolder, SizeItem, inspect_packed
+from mpqdm_core.packing.sizes import LayerSize, PackedFolder, SizeItem, inspect_packed
 
 register()
 
 __all__ = [
     "FORMAT_VERSION",
+    "LayerSize",
     "Manifest",
     "PackedConfig",
     "PackedConv2d",
@@ -25,10 +27,14 @@ __all__ = [
     "PackedLayer",
     "PackedLinear",
     "SizeItem",
+    "attach_packed",
     "export_packed",
     "inspect_packed",
     "load_packed",
+    "mismatch",
+    "open_upload",
     "read_manifest",
     "register",
     "set_mode",
+    "zip_packed",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from mpqdm_core.families import FAMILIES, Family
 from mpqdm_core.loading import BUILD_FAILURES
 from mpqdm_core.model_files import INDEX_FILE, WEIGHTS_FILE, check_safetensors, listed, read_json
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
-from mpqdm_core.packing.manifest import Manifest
+from mpqdm_core.packing.manifest import Manifest, read_manifest
 from mpqdm_core.packing.network import set_mode
 from mpqdm_core.packing.packed_layers import DEFAULT_CACHE_MIB, Mode
-from mpqdm_core.packing.registration import build, find_packed, load_network
+from mpqdm_core.packing.registration import build, build_packed, find_packed, load_network
 from mpqdm_core.quantization import QuantizedDenoiser
 
 
@@ -72,19 +73,59 @@ def load_packed(
     if dtype != torch.float32:
         set_mode(network, mode, dtype)
     manifest: Manifest = network.hf_quantizer.loaded
+    denoiser = Denoiser(
+        name=manifest.name,
+        family=family.name,
+        pipeline=pipeline,
+        network=network,
+        layers=manifest.layers,
+        sampler=manifest.sampler,
+        num_classes=manifest.num_classes,
+        class_names=manifest.class_names,
+        content_hash=manifest.content_hash,
+        source=str(folder),
+    )
+    return _quantized(denoiser, manifest)
+
+
+def mismatch(manifest: Manifest, denoiser: Denoiser) -> str:
+    """Why a packed model was not made from this full-precision model; empty if it was."""
+    if manifest.source_hash == denoiser.content_hash:
+        return ""
+    theirs, ours = str(manifest.source_hash)[:8], denoiser.content_hash[:8]
+    same = " of the same name" if manifest.name == denoiser.name else f", {manifest.name}"
+    return (
+        f"it was made from another model{same} (hash {theirs}) than {denoiser.name}, which is open ({ours})"
+    )
+
+
+def attach_packed(path: str | Path, denoiser: Denoiser, *, mode: Mode = "packed") -> QuantizedDenoiser:
+    """Use the denoiser's file of an export with everything else from the full-precision model at hand.
+
+    Only weights are taken from the file: configuration, decoder and schedule are those of `denoiser`, so that
+    a file of somebody else needs no trust beyond its numbers.
+
+    Args:
+        path: the safetensors file.
+        denoiser: the model it was made from; not touched.
+        mode: see `load_packed`.
+
+    Raises:
+        LoadError: the file is damaged, or was made from another model.
+    """
+    file = Path(path)
+    manifest = read_manifest(file)
+    if reason := mismatch(manifest, denoiser):
+        raise LoadError(f"{file.name} cannot be used here: {reason}")
+    network: Any = denoiser.network
+    make = partial(build_packed, type(network), dict(network.config), file, config=PackedConfig(mode=mode))
+    packed = denoiser.with_network(_guarded(file, make), content_hash=manifest.content_hash)
+    return _quantized(replace(packed, layers=manifest.layers), manifest)
+
+
+def _quantized(denoiser: Denoiser, manifest: Manifest) -> QuantizedDenoiser:
     return QuantizedDenoiser(
-        denoiser=Denoiser(
-            name=manifest.name,
-            family=family.name,
-            pipeline=pipeline,
-            network=network,
-            layers=manifest.layers,
-            sampler=manifest.sampler,
-            num_classes=manifest.num_classes,
-            class_names=manifest.class_names,
-            content_hash=manifest.content_hash,
-            source=str(folder),
-        ),
+        denoiser=denoiser,
         plan=manifest.plan,
         settings=manifest.settings,
         bit_report=manifest.bit_report,

@@ -138,7 +138,7 @@ class Manifest:
                 metrics=entries["metrics"],
                 bit_report=_read_report(entries["bit_report"]),
             )
-        except (MpqdmError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (MpqdmError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise LoadError(
                 f"the manifest of {source} is damaged ({error!r}); export the model again"
             ) from error

@@ -45,8 +45,30 @@ def load_network(
     entries = read_json(folder, "config.json")
     if config is None:
         config = PackedConfig(**_packed_entries(entries, folder))
+    return build_packed(cls, entries, folder / WEIGHTS_FILE, config=config, dtype=dtype)
+
+
+def build_packed(
+    cls: type[Any],
+    entries: Mapping[str, Any],
+    path: Path,
+    *,
+    config: PackedConfig,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Build a network and fill it with the packed weights of one file.
+
+    Args:
+        cls: the diffusers class of the network.
+        entries: its configuration.
+        path: the safetensors file.
+        config: how the weights are used.
+        dtype: see `load_network`.
+
+    Raises:
+        LoadError: the file is damaged, of a newer version, or of another network.
+    """
     quantizer = PackedQuantizer(config)
-    path = folder / WEIGHTS_FILE
     quantizer.read(path)
     try:
         tensors: Mapping[str, Tensor] = load_file(path)
