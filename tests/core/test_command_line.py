@@ -39,7 +39,7 @@ def call(work, capsys):
         more = named if planned else []
         code = main([command, str(work / model), *more, *map(str, arguments), "--json", "--quiet"])
         printed = capsys.readouterr()
-        return code, json.loads(printed.out) if printed.out else None, printed.err
+        return code, json.loads(printed.out.splitlines()[-1]) if printed.out else None, printed.err
 
     return run
 
