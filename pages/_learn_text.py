@@ -90,6 +90,23 @@ def table(name: str, language: str = LANGUAGE) -> dict[str, Any]:
     return _toml(_translated(f"{name}.toml", language).read_text(encoding="utf-8"), name)
 
 
+@cache
+def text(name: str, language: str = LANGUAGE) -> str:
+    """The contents of `name`.md."""
+    return _translated(f"{name}.md", language).read_text(encoding="utf-8")
+
+
+def glossary(language: str = LANGUAGE) -> str:
+    """The glossary as Markdown, formulas in LaTeX, in alphabetical order."""
+    entries = sorted(table("glossary", language).values(), key=lambda entry: str(entry["name"]).casefold())
+    return "\n\n".join(_entry(**entry) for entry in entries)
+
+
+def _entry(*, name: str, text: str, formula: str = "", source: str = "") -> str:
+    parts = [f"### {name}", text, f"$${formula}$$" if formula else "", f"*{source}*" if source else ""]
+    return "\n\n".join(part for part in parts if part)
+
+
 def _translated(name: str, language: str) -> Path:
     wanted = FOLDER / language / name
     return wanted if language in languages() and wanted.is_file() else FOLDER / LANGUAGE / name

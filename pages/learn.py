@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import gradio as gr
 import numpy as np
 
 from mpqdm_core.errors import MpqdmError
+from pages import _quiz, _teacher
 from pages._bridge import dumps
 from pages._context import QUIET
-from pages._learn_text import LANGUAGE, Lesson, languages, lessons, table
+from pages._learn_text import LANGUAGE, Lesson, glossary, languages, lessons, table
 from pages._plain_view import CHAPTERS, COURSE, plain_view
 from pages._precomputed import DEFAULT_MODEL, Precomputed
 
 TITLE, PATH = "Learn", "/learn"
+LATEX = [{"left": "$$", "right": "$$", "display": True}]
 
 
 def build(demo: gr.Blocks) -> None:
     """Add the route; the main page must be closed."""
+    words = table("words")
     with demo.route(TITLE, PATH, show_in_navbar=False):
-        course = plain_view(
-            "lessons",
-            label="Lessons",
-            elem_id="lessons",
-            scripts=COURSE,
-            needs=("math", "toolbox", "lessons"),
-            chapters=CHAPTERS,
-            course="",
-        )
+        gr.Navbar(visible=False)  # the header has the link to the other page
+        _header()
+        with gr.Tabs(elem_id="learn-tabs", overflow_behavior="wrap"):
+            with gr.Tab(words["lessons"], id="lessons", elem_id="tab-lessons"):
+                course = _lessons()
+            with gr.Tab(words["quiz"], id="quiz", elem_id="tab-quiz") as opened:
+                _quiz.wire(opened, _quiz.build())
+            with gr.Tab(words["glossary"], id="glossary", elem_id="tab-glossary"):
+                gr.Markdown(
+                    glossary(), latex_delimiters=LATEX, elem_id="glossary", elem_classes=["learn-glossary"]
+                )
+            with gr.Tab(words["teacher"], id="teacher", elem_id="tab-teacher"):
+                _teacher.wire(demo, _teacher.build())
         demo.load(on_open, None, course, **QUIET)
+
+
+def _header() -> None:
+    plain_view(
+        "header",
+        label="MPQ-DM Explorer",
+        elem_id="learn-header",
+        scripts=("core", "header"),
+        needs=("node",),
+        chips="",
+        state="",
+        selected="",
+    )
+
+
+def _lessons() -> gr.HTML:
+    return plain_view(
+        "lessons",
+        label="Lessons",
+        elem_id="lessons",
+        scripts=COURSE,
+        needs=("math", "toolbox", "lessons"),
+        chapters=CHAPTERS,
+        course="",
+    )
 
 
 def on_open(request: gr.Request) -> gr.HTML:
@@ -62,21 +96,5 @@ def heaviest_channel(model: str) -> tuple[str, int] | None:
 
 
 def _shown(lesson: Lesson, outlier: tuple[str, int] | None) -> dict[str, object]:
-    names = (
-        "number",
-        "id",
-        "widget",
-        "title",
-        "html",
-        "task",
-        "hint",
-        "done",
-        "explore",
-        "formula",
-        "source",
-    )
-    return {
-        **{name: getattr(lesson, name) for name in names},
-        "words": lesson.words,
-        "query": lesson.query(outlier),
-    }
+    kept = [item.name for item in fields(lesson) if item.name not in ("opens", "at_outlier")]
+    return {**{name: getattr(lesson, name) for name in kept}, "query": lesson.query(outlier)}

@@ -5,15 +5,20 @@
 
   page.kinds.header = ({ root, props, watch }) => {
     const chips = page.node("div", { class: "mpq-chips", role: "status", "aria-label": "What is loaded and chosen" });
-    const copy = page.node("button", { class: "mpq-small", type: "button", onclick: copyLink }, "Copy link");
-    const theme = page.node("button", { class: "mpq-small", type: "button", onclick: toggleTheme,
+    const copy = page.node("button", { class: "mpq-small", type: "button", "data-does": "copy", onclick: copyLink }, "Copy link");
+    const theme = page.node("button", { class: "mpq-small", type: "button", "data-does": "theme", onclick: toggleTheme,
       "aria-label": "Switch between light and dark" }, "Light / dark");
+    // On the Learn page the way leads back, and there are no shortcuts to ask for.
+    const learning = root.dataset.name === "learn-header";
+    const way = page.node("a", { class: "mpq-small", href: learning ? "./" : "learn" }, learning ? "← Explorer" : "Learn");
+    const help = page.node("button", { class: "mpq-small", type: "button", hidden: learning, "aria-label": "Help and keyboard shortcuts",
+      onclick: () => page.emit("help") }, "?");
     const title = page.node("div", { class: "mpq-brand" },
       page.node("span", { class: "mpq-mark", "aria-hidden": "true" }, ...[8, 4, 2, 6, 3, 1, 4, 2, 8].map((bits) =>
         page.node("i", { class: `bits-${bits}` }))),
       page.node("h1", {}, "MPQ-DM Explorer"),
       page.node("p", {}, "Where do the bits of a diffusion model matter?"));
-    root.append(title, chips, page.node("div", { class: "mpq-tools" }, copy, theme));
+    root.append(title, chips, page.node("div", { class: "mpq-tools" }, way, copy, theme, help));
 
     async function copyLink() {
       try { await navigator.clipboard.writeText(location.href); copy.textContent = "Copied"; }
@@ -42,9 +47,10 @@
     function showState() {
       const state = page.payload(props.state);
       if (!state) return;
-      const address = new URL(location.href), theme = address.searchParams.get("__theme");
+      const address = new URL(location.href), before = address.searchParams;
+      const stays = ["__theme", "hide", "lesson"].filter((name) => before.get(name)).map((name) => [name, before.get(name)]);
       address.search = state.query;
-      if (theme) address.searchParams.set("__theme", theme);
+      for (const [name, value] of stays) address.searchParams.set(name, value);
       history.replaceState(null, "", address);
     }
 

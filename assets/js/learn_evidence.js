@@ -46,13 +46,13 @@
     let shown = null;
     tools.start(() => {
       if (curve) shown = curve;
-      const marks = [tools.line(40, 196, 632, 196), tools.line(40, 14, 40, 196)];
+      const marks = [tools.line(64, 196, 632, 196), tools.line(64, 14, 64, 196)];
       const plot = (name, kind, place) => {
-        const points = (shown || [start]).map((entry, step) => [40 + (592 * step) / STEPS, 196 - (Math.log10(Math.max(entry[name], 1e-5)) + 5) * 34]);
+        const points = (shown || [start]).map((entry, step) => [64 + (568 * step) / STEPS, 196 - (Math.log10(Math.max(entry[name], 1e-5)) + 5) * 34]);
         marks.push(tools.path(points, kind), tools.dot(...points[0], 4, kind), tools.text(632, place, tools.say(name), { "text-anchor": "end", class: `learn-text ${kind}` }));
       };
       plot("task", "is-second", 20); plot("relation", "is-warm", 38);
-      ["1", "0.1", "0.01", "0.001", "0.0001"].forEach((label, i) => marks.push(tools.text(36, 30 + i * 34, label, { "text-anchor": "end" }), tools.line(40, 26 + i * 34, 632, 26 + i * 34, "is-faint")));
+      ["1", "0.1", "0.01", "0.001", "0.0001"].forEach((label, i) => marks.push(tools.text(58, 30 + i * 34, label, { "text-anchor": "end" }), tools.line(64, 26 + i * 34, 632, 26 + i * 34, "is-faint")));
       const end = shown ? shown[shown.length - 1] : start, pull = shown ? shown[0].relationPull : null;
       drawing.show(tools.say("drawing", { task: number(end.task), relation: number(end.relation) }), ...marks);
       tools.cards([["task", number(end.task)], ["relation", number(end.relation), shown ? (end.relation < TARGET ? "good" : "bad") : ""],
@@ -80,7 +80,7 @@
       const place = (value) => 90 + Math.min(value / 0.8, 1.02) * 520, marks = [tools.line(90, 160, 620, 160)];
       [0, 0.2, 0.4, 0.6, 0.8].forEach((tick) => marks.push(tools.text(place(tick), 178, String(tick), { "text-anchor": "middle" }), tools.line(place(tick), 20, place(tick), 160, "is-faint")));
       [[a, 55, "a", ""], [b, 120, "b", "is-warm"]].forEach(([values, y, model, kind]) => {
-        marks.push(tools.text(10, y + 4, tools.say(model)), tools.line(place(shifts[model] ** 2), y - 26, place(shifts[model] ** 2), y + 26, "is-level"));
+        marks.push(tools.text(10, y + 4, tools.say(model)), tools.line(place(shifts[model] ** 2), y - 26, place(shifts[model] ** 2), y + 26, "is-truth"));
         values.forEach((value, i) => marks.push(tools.dot(place(value), y - 16 + (i % 5) * 8, 5, kind)));
       });
       const right = a.filter((value, i) => value < b[i]).length, same = nA.value === nB.value;

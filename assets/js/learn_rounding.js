@@ -50,7 +50,7 @@
         for (const value of values) marks.push(tools.dot(place(value), y, 2.4));
         marks.push(tools.text(8, y + 4, tools.say("row", { row })),
           tools.bar(490, y - 7, Math.min(losses[row], 1) * 80, 14, losses[row] < 0.05 ? "is-good" : "is-warm"),
-          tools.text(632, y + 4, percent(Math.min(losses[row], 9.99)), { "text-anchor": "end" }));
+          tools.text(632, y + 4, losses[row] > 9.99 ? "> 999 %" : percent(losses[row]), { "text-anchor": "end" }));
       });
       drawing.show(tools.say("drawing", { worst: percent(worst) }), ...marks);
       tools.cards([["effective", number(effective)], ["worst", percent(worst), worst < 0.05 ? "good" : "bad"]]);
