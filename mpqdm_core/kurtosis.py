@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def channel_kurtosis(weight: Tensor) -> Tensor:
     rows = _rows(weight)
     if rows.dtype == torch.float64:
         return _kurtosis_float64(rows)
-    kurtosis, trusted = _kurtosis_float32(rows)
+    kurtosis, trusted = _kurtosis_float32(torch.from_numpy(_raw_moments(rows)).to(rows.device))
     if not bool(trusted.all()):
         kurtosis[~trusted] = _kurtosis_float64(rows[~trusted])
     return kurtosis
@@ -115,7 +116,7 @@ def joined_statistics(parts: Iterable[Tensor]) -> ChannelStatistics:
     for part in parts:
         rows = _rows(part)
         for _, block in _blocks(rows, NUMPY_BLOCK_VALUES):
-            collected.append(_block_statistics(block) | {"kurtosis": channel_kurtosis(block).cpu().numpy()})
+            collected.append(_block_statistics(block))
     if not collected:
         raise ShapeError("a weight without output channels has no statistics")
     whole = {name: np.concatenate([block[name] for block in collected]) for name in collected[0]}
@@ -141,23 +142,22 @@ def joined_statistics(parts: Iterable[Tensor]) -> ChannelStatistics:
 
 
 def _block_statistics(block: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Everything but kurtosis of a few rows, by name; all (rows,)."""
+    """Everything about a few rows, by name; all (rows,)."""
     values = block.cpu().numpy()  # (rows, n)
     n = values.shape[1]
-    spaced = values[:, :: -(-n // MEDIAN_VALUES)]
+    kurtosis, mean, mean_square = _moments(block)
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = values.min(axis=1).astype(np.float64), values.max(axis=1).astype(np.float64)
-        mean = values.mean(axis=1).astype(np.float64)
-        mean_square = np.vecdot(values, values).astype(np.float64) / n
         variance = mean_square - mean**2
         for row in np.flatnonzero(variance < LARGEST_MEAN**2 * mean_square):  # the difference lost its digits
             variance[row] = values[row].var(dtype=np.float64)
         sigma = np.sqrt(np.maximum(variance, 0.0))
-        deviation = np.median(np.abs(spaced - np.median(spaced, axis=1, keepdims=True)), axis=1)
+        deviation = _median_deviation(values[:, :: -(-n // MEDIAN_VALUES)])
         outliers = np.zeros(len(values))
         for row in np.flatnonzero(np.maximum(high - mean, mean - low) > OUTLIER_SIGMAS * sigma):
             outliers[row] = np.mean(np.abs(values[row] - mean[row]) > OUTLIER_SIGMAS * sigma[row])
     return {
+        "kurtosis": kurtosis,
         "low": low,
         "high": high,
         "mean_square": mean_square,
@@ -165,6 +165,37 @@ def _block_statistics(block: Tensor) -> dict[str, NDArray[np.float64]]:
         "deviation": deviation.astype(np.float64),
         "outliers": outliers,
     }
+
+
+def _moments(block: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Kurtosis, mean and mean square of a few rows, all (rows,), from one set of sums."""
+    if block.dtype == torch.float64:
+        double = block.cpu().numpy()
+        return (
+            _kurtosis_float64(block).cpu().numpy(),
+            double.mean(axis=1),
+            np.vecdot(double, double) / block.shape[1],
+        )
+    moments = _raw_moments(block)
+    kurtosis, trusted = _kurtosis_float32(torch.from_numpy(moments))
+    if not bool(trusted.all()):
+        kurtosis[~trusted] = _kurtosis_float64(block[~trusted]).cpu()
+    return kurtosis.numpy(), moments[0], moments[1]
+
+
+def _median_deviation(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Median absolute deviation from the median of every row, (rows,); rows with NaN give anything."""
+    own = values.copy()
+    own -= _median(own)[:, None]
+    return _median(np.abs(own, out=own))
+
+
+def _median(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Median of every row, (rows,); puts the rows out of order. Several times faster than `np.median`."""
+    middle = values.shape[1] // 2
+    values.partition(middle, axis=1)
+    upper = values[:, middle]
+    return upper.copy() if values.shape[1] % 2 else (upper + values[:, :middle].max(axis=1)) / 2
 
 
 def _rows(weight: Tensor) -> Tensor:
@@ -184,9 +215,8 @@ def _blocks(rows: Tensor, size: int = BLOCK_VALUES) -> Iterator[tuple[int, Tenso
         yield start, block if block.dtype in (torch.float32, torch.float64) else block.float()
 
 
-def _kurtosis_float32(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Kurtosis of rows through float32, and whether float32 was enough for it; both (C_out,)."""
-    moments = torch.from_numpy(_raw_moments(rows)).to(rows.device)  # (4, C_out)
+def _kurtosis_float32(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Kurtosis from raw moments (4, C_out) of float32 sums, and whether those were enough; both (C_out,)."""
     mean, s2, s3, s4 = moments
     m2 = s2 - mean.square()  # (C_out,)
     m4 = s4 - 4 * mean * s3 + 6 * mean.square() * s2 - 3 * mean.square().square()  # (C_out,)
