@@ -22,6 +22,11 @@ METRICS = (
     ("latent_mse", "Mean square error of the latents", "", "0 is the same"),
     ("latent_snr_db", "Signal to error of the latents", "dB", "higher is closer"),
 )
+BITS = (
+    "Nominal bits of a weight (codes alone)",
+    "Effective bits (with scales, maps and ranges)",
+    "On-disk bits (of the packed file, with manifest)",
+)
 
 
 def pair(found: Compared) -> str:
@@ -87,6 +92,9 @@ def metrics(found: Compared) -> str:
         values = [getattr(variant.comparison, name) for variant in found.variants]
         if any(value is not None for value in values):
             rows.append([f"{words} ({hint})", *(_estimate(value, unit) for value in values)])
+    if all(variant.packed is not None for variant in found.variants):
+        columns = [_bits(variant.packed) for variant in found.variants]
+        rows += [[words, *cells] for words, *cells in zip(BITS, *columns, strict=True)]
     notes = list(dict.fromkeys(note for variant in found.variants for note in variant.comparison.notes))
     count = len(found.order.seeds)
     many = f"Mean over {count} pictures with a 95 % interval over seeds" if count > 1 else "One picture"
@@ -109,6 +117,11 @@ def by_step(found: Compared) -> str:
         if variant.comparison.trajectory is not None
     }
     return dumps(step_figure(curves)) if curves else ""
+
+
+def _bits(packed: Any) -> tuple[str, str, str]:
+    report = packed.manifest.bit_report
+    return f"{report.nominal_bits:.3f}", f"{report.effective_bits:.3f}", f"{packed.bits_on_disk:.3f}"
 
 
 def _class(shipped: Precomputed, label: Any) -> str:

@@ -40,6 +40,7 @@ class Variant:
     title: str
     sheet: np.ndarray  # (N * H, (P + 1) * W, 3) uint8: a row for each sample, its previews, then the picture
     comparison: Any | None  # with the reference; None for the reference itself
+    packed: Any | None = None  # PackedFolder, what its file is made of; None for the reference itself
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,6 +126,7 @@ def _compare(
     solved: Solved, plans: list[Plan], tuned: Sequence[Offered], order: Order, report: Report
 ) -> Compared:
     from mpqdm_core.comparison import compare
+    from mpqdm_core.packing import measure_packed
     from mpqdm_core.quantization import quantize
     from mpqdm_core.sampling import sample
 
@@ -145,7 +147,15 @@ def _compare(
         made = make(phase(report, 2 + 2 * index, phases, f"rounding, {title}"))
         drawn = sample(made.denoiser, **draw, report=phase(report, 3 + 2 * index, phases, title))
         found = compare(reference, drawn)
-        variants.append(Variant(key=key, title=title, sheet=_sheet(denoiser, drawn, shown), comparison=found))
+        variants.append(
+            Variant(
+                key=key,
+                title=title,
+                sheet=_sheet(denoiser, drawn, shown),
+                comparison=found,
+                packed=measure_packed(made),
+            )
+        )
     return Compared(
         order=order,
         class_names=solved.work.class_names,

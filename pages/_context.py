@@ -30,6 +30,7 @@ class Context:
     plan: gr.State  # key of the allocation shown on the Bit budget page, or None
     run: gr.BrowserState  # id of this browser's fine-tuning run, or ""
     ticks: gr.Timer  # runs while that run does
+    picker: Any = None  # Compare's list of fine-tuned and packed models
     opened: dict[str, gr.Tab] = field(default_factory=dict)  # by the name in the link
     linked: dict[str, Any] = field(default_factory=dict)  # name in PageState -> widget
     on_model: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)

@@ -47,7 +47,14 @@ def bits_figure(bars: Sequence[Bar]) -> Figure:
         },
         "yaxis": {"autorange": "reversed", "showgrid": False, "automargin": True},
         "showlegend": True,
-        "legend": {"orientation": "h", "x": 0, "y": -0.34, "yanchor": "top", "font": {"size": 11}},
+        "legend": {
+            "orientation": "h",
+            "traceorder": "normal",
+            "x": 0,
+            "y": -0.34,
+            "yanchor": "top",
+            "font": {"size": 11},
+        },
         "margin": {"l": 70, "t": 12, "b": 120},
         "bargap": 0.35,
         "annotations": [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from pages._bridge import dumps
 from pages._export_figure import bits_figure
@@ -59,13 +58,13 @@ def sizes(shown: Shown) -> str:
         ),
         Card(
             name="On-disk bits",
-            value=f"{packed.bits_per_weight:.3f}",
-            note=f"read from this file; {_with_header(shown):.3f} with header and manifest",
+            value=f"{packed.bits_on_disk:.3f}",
+            note=f"read from this file; {packed.bits_per_weight:.3f} without header and manifest",
         ),
         Card(
             name="Quantized layers",
-            value=f"{full / layers:.1f} times smaller",
-            note=f"{_size(layers)} instead of {_size(full)} in float32",
+            value=_size(layers),
+            note=f"{full / layers:.1f} times smaller than in float32, {_size(full)}",
             mood="good",
         ),
         Card(name="Denoiser's file", value=_size(packed.file_bytes), note="everything of the network"),
@@ -150,12 +149,6 @@ def loading_code(shown: Shown) -> str:
         "# or the whole pipeline, with its plan, ready for sample(model.denoiser, ...):\n"
         f'model = mpqdm_core.load_packed("{name}")\n'
     )
-
-
-def _with_header(shown: Shown) -> float:
-    packed: Any = shown.packed
-    counted = sum(item.bytes for item in packed.items if item.of_quantized_layers or item.name == HEADER)
-    return 8 * counted / packed.weights
 
 
 def _size(count: float) -> str:

@@ -87,6 +87,7 @@ def build(ctx: Context) -> Compare:
             steps = view("plot", label="Signal to error of the latent at every step", elem_id="steps", fig="")
     sets = SetsPanel.build()
     ctx.linked |= {"seed": seed, "classes": classes}
+    ctx.picker = adapters.chosen
     return Compare(
         classes=classes,
         seed=seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from mpqdm_core.errors import DataError
 from pages import _export_view as showing
 from pages._bridge import view
 from pages._compare_adapters import offered_for
+from pages._compare_adapters import on_open as offer_adapters
 from pages._context import HEAVY, LIGHT, LIVE, QUIET, Context, as_sentences
 from pages._export_work import PLAN, export, open_file, read_order
 from pages._html import outcome, progress
@@ -100,7 +101,7 @@ def build(ctx: Context) -> Export:
             denoiser = gr.DownloadButton(
                 "Download the denoiser alone (.safetensors)", elem_id="export-file", size="sm", visible=False
             )
-            to_compare = gr.Button("Offer it on Compare →", elem_id="export-compare", visible=False)
+            to_compare = gr.Button("Compare its pictures →", elem_id="export-compare", visible=False)
             gr.Markdown(text("export_note"), elem_classes=["mpq-note"])
         with gr.Column(scale=8, min_width=320):
             heading = gr.HTML(showing.NOTHING, elem_id="export-heading")
@@ -161,7 +162,8 @@ def wire(ctx: Context, page: Export) -> None:
         cancels=[exporting, reading],
         **QUIET,
     )
-    page.to_compare.click(on_compare, [page.key, ctx.session], [ctx.tabs, page.status], **LIGHT, **QUIET)
+    taken = [page.key, ctx.session, ctx.picker]
+    page.to_compare.click(on_compare, taken, [ctx.tabs, ctx.picker], **LIGHT, **QUIET)
 
 
 def on_open(session: str | None, plan: Any, chosen: Any) -> Any:
@@ -189,15 +191,14 @@ def on_upload(file: str, session: str | None) -> Iterator[tuple[Any, ...]]:
         yield from _following(job(open_file, file, session), "Read")
 
 
-def on_compare(key: Any, session: str | None) -> tuple[Any, str]:
-    """Offer the model that is shown to Compare, and go there."""
+def on_compare(key: Any, session: str | None, chosen: Sequence[str] | None) -> tuple[Any, Any]:
+    """Choose the model that is shown on Compare, beside what is chosen there, and go there."""
     with as_sentences():
         shown = STORE.get(key) if isinstance(key, str) else None
         if shown is None or shown.mismatch:
             raise DataError("this file is not kept any more: export or upload it again")
-        offered = offer(shown, workspace(session))
-        said = f"Choose “{offered.title}” under Fine-tuned and packed models."
-        return gr.Tabs(selected="compare"), outcome(said)
+        offer(shown, workspace(session))
+        return gr.Tabs(selected="compare"), offer_adapters(session, [*(chosen or ()), shown.key])
 
 
 def everything(shown: Shown, words: str) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ registering needs torch and diffusers, and importing `mpqdm_core` must stay chea
 
 from mpqdm_core.packing.archive import open_upload, zip_packed
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
-from mpqdm_core.packing.export import export_packed
+from mpqdm_core.packing.export import export_packed, measure_packed
 from mpqdm_core.packing.load import attach_packed, load_packed, mismatch
 from mpqdm_core.packing.manifest import FORMAT_VERSION, Manifest, read_manifest
 from mpqdm_core.packing.network import set_mode
@@ -31,6 +31,7 @@ __all__ = [
     "export_packed",
     "inspect_packed",
     "load_packed",
+    "measure_packed",
     "mismatch",
     "open_upload",
     "read_manifest",

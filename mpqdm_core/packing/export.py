@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,34 +56,59 @@ def export_packed(
         DataError: a scale does not fit float16, or a layer's weight is not on its levels.
         Cancelled: raised by `report`.
     """
-    scale_type(scale_dtype)
     target = Path(folder)
     if quantized.denoiser.pipeline is None:
         raise SettingsError(f"{quantized.denoiser.name} has no pipeline: there is no folder to write it to")
     with _Staging(target) as staging:
-        layers = quantized.layers
-        rounded: dict[str, RoundedLayer] = {}
-        for done, (name, layer) in enumerate(layers.items()):
-            report(done, len(layers), f"packing {name}")
-            rounded[name] = round_layer(name, layer, scale_dtype)
-        report(len(layers), len(layers), "writing")
-        manifest = _describe(quantized, rounded, scale_dtype)
-        tensors = to_file(_state(quantized, rounded), manifest)
-        digest = hash_tensors(tensors)
-        exact = scale_dtype == "float32" and all(layer.frozen for layer in layers.values())
-        content_hash = quantized.content_hash if exact else _hash(quantized.content_hash, digest)
-        manifest = replace(
-            manifest,
-            tensors_sha256=digest,
-            content_hash=content_hash,
-            licence=licence,
-            recipe=dict(recipe or {}),
-            metrics=dict(metrics or {}),
-        )
+        manifest, tensors = _pack(quantized, scale_dtype, report)
+        manifest = replace(manifest, licence=licence, recipe=dict(recipe or {}), metrics=dict(metrics or {}))
         place = _write_parts(quantized.denoiser, staging)
         _write_network(quantized.denoiser.network, manifest, tensors, staging / place)
         (staging / CARD_FILE).write_text(_card(quantized, manifest, place), encoding="utf-8")
     return inspect_packed(target)
+
+
+def measure_packed(
+    quantized: QuantizedDenoiser, *, scale_dtype: ScaleType = "float16", report: Report = silent
+) -> PackedFolder:
+    """How large the denoiser's file would be, byte for byte: it is written, looked at and deleted.
+
+    Args:
+        quantized: see `export_packed`.
+        scale_dtype: see `export_packed`.
+        report: told every layer; may raise `Cancelled`.
+
+    Returns:
+        an account of a file that is no longer there.
+
+    Raises:
+        DataError: see `export_packed`.
+        Cancelled: raised by `report`.
+    """
+    manifest, tensors = _pack(quantized, scale_dtype, report)
+    with tempfile.TemporaryDirectory(prefix="mpqdm-measure-") as folder:
+        place = Path(folder) / "denoiser"
+        _write_network(quantized.denoiser.network, manifest, tensors, place)
+        return inspect_packed(place / WEIGHTS_FILE)
+
+
+def _pack(
+    quantized: QuantizedDenoiser, scale_dtype: ScaleType, report: Report
+) -> tuple[Manifest, dict[str, Tensor]]:
+    """Round and pack every layer; return the manifest and the tensors of the file."""
+    scale_type(scale_dtype)
+    layers = quantized.layers
+    rounded: dict[str, RoundedLayer] = {}
+    for done, (name, layer) in enumerate(layers.items()):
+        report(done, len(layers), f"packing {name}")
+        rounded[name] = round_layer(name, layer, scale_dtype)
+    report(len(layers), len(layers), "writing")
+    manifest = _describe(quantized, rounded, scale_dtype)
+    tensors = to_file(_state(quantized, rounded), manifest)
+    digest = hash_tensors(tensors)
+    exact = scale_dtype == "float32" and all(layer.frozen for layer in layers.values())
+    content_hash = quantized.content_hash if exact else _hash(quantized.content_hash, digest)
+    return replace(manifest, tensors_sha256=digest, content_hash=content_hash), tensors
 
 
 class _Staging:

@@ -73,6 +73,12 @@ class PackedFolder:
         return 8 * sum(item.bytes for item in self.items if item.of_quantized_layers) / self.weights
 
     @property
+    def bits_on_disk(self) -> float:
+        """The same with the file's header and manifest, all of which count for the quantized layers here."""
+        counted = sum(item.bytes for item in self.items if item.of_quantized_layers or item.name == OVERHEAD)
+        return 8 * counted / self.weights
+
+    @property
     def weights(self) -> int:
         """Weights of the quantized layers."""
         layers = [layer for layer in self.manifest.layers if layer.exempt is None]
