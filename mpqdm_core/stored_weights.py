@@ -73,6 +73,14 @@ class StoredLayer:
         """Bytes in the file."""
         return self.elements * self.dtype.itemsize
 
+    def weight(self) -> Tensor:
+        """The whole weight, in the file's dtype.
+
+        Raises:
+            LoadError: the file cannot be read any more.
+        """
+        return torch.cat(list(self.rows()))
+
     def rows(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Tensor]:
         """The weight in parts along its output channels, (c, ...) each, in the file's dtype.
 
@@ -102,6 +110,17 @@ class StoredDenoiser:
     def quantizable_layers(self) -> tuple[StoredLayer, ...]:
         """The layers that share the bit budget."""
         return tuple(layer for layer in self.layers if layer.exempt is None)
+
+    def layer(self, name: str) -> StoredLayer:
+        """The layer of this name.
+
+        Raises:
+            LoadError: there is none.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise LoadError(f"{self.source.name} holds no layer {name!r}")
 
 
 def open_stored(source: str | Path, rules: tuple[ExemptRule, ...] | None = None) -> StoredDenoiser:

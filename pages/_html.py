@@ -59,14 +59,14 @@ def warning(sentence: str) -> str:
     return f'<p class="mpq-warning" role="status">{escape(sentence)}</p>' if sentence else ""
 
 
-def progress(done: int, total: int, message: str, seconds: float) -> str:
+def progress(done: int, total: int, message: str, seconds: float, unit: str = "") -> str:
     """A bar that says how far a job is."""
     share = min(1.0, done / total) if total else 0.0
     return (
         f'<div class="mpq-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{share * 100:.0f}" aria-label="{escape(message)}">'
         f'<i style="width:{share * 100:.1f}%"></i></div>'
-        f'<p class="mpq-hint">{escape(message)} · {done} of {total} · {seconds:.0f} s</p>'
+        f'<p class="mpq-hint">{escape(message)} · {done} of {total}{escape(unit)} · {seconds:.0f} s</p>'
     )
 
 

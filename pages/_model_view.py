@@ -5,22 +5,23 @@ from __future__ import annotations
 import base64
 import io
 from functools import lru_cache
-from typing import Any
 
 from PIL import Image
 
-from mpqdm_core.errors import LoadError
+from mpqdm_core.errors import LoadError, SettingsError
+from mpqdm_core.host_policy import host_policy
+from mpqdm_core.memory import gigabytes
 from pages._bridge import dumps
 from pages._figures_map import value_map
 from pages._html import Card, cards, table
 from pages._layers import short
+from pages._model_look import count, parts_table
+from pages._model_tree import size
+from pages._model_tree import tree as tree
+from pages._open_models import listed
 from pages._precomputed import Precomputed
 from pages._session import open_bundled
 from pages._workspace import Workspace
-
-MEGA = 1e6
-TIMES = " \N{MULTIPLICATION SIGN} "
-HEAD = ["Layer", "Kind", "Shape", "Parameters", "MACs (million)", "Kurtosis, highest", "Bits"]
 
 
 def summary(work: Workspace) -> str:
@@ -28,56 +29,69 @@ def summary(work: Workspace) -> str:
     inside = [layer for layer in work.layers if layer.exempt is None]
     outside = [layer for layer in work.layers if layer.exempt is not None]
     macs = sum(layer.macs for layer in work.layers)
-    names = work.layer_names()
     found = work.table(next(iter(work.measured_bits()), None))
-    measured = (
-        ", ".join("full precision" if bits is None else str(bits) for bits in work.measured_bits())
-        or "nothing yet"
-    )
+    channels = sum(layer.out_channels for layer in inside)
+    parameters, macs_outside = _shares(work)
     return cards(
         [
+            Card(name="Kind", value=_kind(work), note=_pipeline(work)),
             Card(
                 name="Parameters",
-                value=f"{work.parameters / MEGA:.2f} M" if work.parameters else "not known",
+                value=count(work.parameters) if work.parameters else "not known",
                 note="of the network that predicts the noise",
             ),
             Card(
                 name="Layers in the budget",
-                value=str(len(inside) or len(names)),
-                note=f"{found.channels:,} output channels"
-                if found is not None
-                else "channels are counted when measured",
+                value=str(len(inside) or len(work.layer_names())),
+                note=f"{channels or getattr(found, 'channels', 0):,} output channels",
             ),
             Card(
                 name="Exempt layers",
                 value=str(len(outside)),
-                note="stay at 8 bits or full precision; listed below",
+                note=f"{parameters:.1%} of the parameters"
+                + (f", {macs_outside:.1%} of the MACs" if macs else ""),
             ),
             Card(
                 name="One denoising call",
-                value=f"{macs / MEGA:.0f} M MACs" if macs else "not known",
-                note=f"{work.sampler.get('num_inference_steps', '?')} steps a picture",
+                value=f"{size(macs)} MACs" if macs else "not known",
+                note=f"{work.sampler.get('num_inference_steps', '?')} steps a picture"
+                if work.stored is None
+                else "counted when the model is loaded",
             ),
-            Card(
-                name="Measured",
-                value=f"{len(work.measured_bits())} tables",
-                note=f"activation bits: {measured}",
-            ),
-            Card(
-                name="In memory",
-                value="yes" if work.denoiser is not None else "not yet",
-                note="loaded when pictures are drawn" if work.denoiser is None else "ready to draw pictures",
-            ),
+            Card(name="Measured", **_measured(work)),
+            Card(name="In memory", **_memory(work)),
         ]
+    )
+
+
+def parts(work: Workspace) -> str:
+    """Components with their sizes, and the schedule."""
+    return parts_table(work.parts) or "<p class='mpq-hint'>Load the model to see its components.</p>"
+
+
+def shelf() -> str:
+    """What is in memory, for assets/js/layers.js."""
+    models = listed()
+    limit = _limit()
+    return dumps(
+        {
+            "models": [{"key": m.key, "title": m.title, "size": gigabytes(m.nbytes)} for m in models],
+            "used": gigabytes(sum(m.nbytes for m in models)) if models else "nothing",
+            "limit": gigabytes(limit) if limit else "",
+            "share": min(1.0, sum(m.nbytes for m in models) / limit) if limit else 0.0,
+        }
     )
 
 
 def overview(work: Workspace) -> str:
     """The kurtosis of every channel as the first thing one sees, or nothing before anything was measured."""
     found = work.table(next(iter(work.measured_bits()), None))
-    if found is None:
+    if found is not None:
+        return dumps(value_map(found.layer_names, found.layer_start, found.kurtosis, name="kurtosis"))
+    stats = work.outlier_stats()
+    if stats is None:
         return ""
-    return dumps(value_map(found.layer_names, found.layer_start, found.kurtosis, name="kurtosis"))
+    return dumps(value_map(stats.layer_names, stats.layer_start, stats.weights["kurtosis"], name="kurtosis"))
 
 
 def first_overview(model: str) -> str:
@@ -88,52 +102,26 @@ def first_overview(model: str) -> str:
         return ""
 
 
-def layer_rows(work: Workspace) -> list[list[Any]]:
-    """Rows of the layer table."""
-    found = work.table(next(iter(work.measured_bits()), None))
-    peak = {}
-    if found is not None:
-        peak = {name: float(found.kurtosis[found.layer_slice(name)].max()) for name in found.layer_names}
-    return [
-        [
-            layer.name,
-            layer.kind,
-            _shape(layer),
-            layer.parameters,
-            round(layer.macs / MEGA, 3),
-            round(peak[layer.name], 2) if layer.name in peak else None,
-            layer.exempt or "in the budget",
-        ]
-        for layer in work.layers
-    ]
-
-
 def exempt_table(work: Workspace) -> str:
     """The exempt layers with their shares; shares are of the listed layers' sums."""
     outside = [layer for layer in work.layers if layer.exempt is not None]
     if not work.layers:
         return "<p class='mpq-hint'>Load the model to see its layers.</p>"
     parameters = max(work.parameters, sum(layer.parameters for layer in work.layers), 1)
-    macs = max(sum(layer.macs for layer in work.layers), 1)
+    macs = sum(layer.macs for layer in work.layers)
+    all_parameters, all_macs = _shares(work)
     rows = [
         [
             short(layer.name),
             layer.exempt or "",
             f"{layer.parameters / parameters:.2%}",
-            f"{layer.macs / macs:.2%}",
+            f"{layer.macs / macs:.2%}" if macs else "not known",
             layer.reason,
         ]
         for layer in outside
     ]
-    rows.append(
-        [
-            "all exempt layers",
-            "",
-            f"{sum(x.parameters for x in outside) / parameters:.2%}",
-            f"{sum(x.macs for x in outside) / macs:.2%}",
-            "",
-        ]
-    )
+    known = f"{all_macs:.2%}" if macs else "not known"
+    rows.append(["all exempt layers", "", f"{all_parameters:.2%}", known, ""])
     return table(["Layer", "Kept at", "Parameters", "MACs", "Why"], rows)
 
 
@@ -171,6 +159,44 @@ def png_address(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(memory.getvalue()).decode()
 
 
-def _shape(layer: Any) -> str:
-    sides = (layer.out_channels, layer.in_channels // max(layer.groups, 1), *layer.kernel)
-    return TIMES.join(str(side) for side in sides)
+def _kind(work: Workspace) -> str:
+    return work.family or work.pipeline_class.removesuffix("Pipeline") or "not known"
+
+
+def _pipeline(work: Workspace) -> str:
+    schedule = next((part.class_name for part in work.parts if part.name == "scheduler"), "")
+    known = [name for name in (work.pipeline_class, schedule) if name]
+    return ", drawn by ".join(known) or "known when the model is loaded"
+
+
+def _shares(work: Workspace) -> tuple[float, float]:
+    """Shares of parameters and MACs that are exempt, of the listed layers' sums."""
+    outside = [layer for layer in work.layers if layer.exempt is not None]
+    parameters = max(work.parameters, sum(layer.parameters for layer in work.layers), 1)
+    macs = max(sum(layer.macs for layer in work.layers), 1)
+    return sum(x.parameters for x in outside) / parameters, sum(x.macs for x in outside) / macs
+
+
+def _measured(work: Workspace) -> dict[str, str]:
+    tables = work.measured_bits()
+    if tables:
+        bits = ", ".join("full precision" if bits is None else str(bits) for bits in tables)
+        return {"value": f"{len(tables)} tables", "note": f"activation bits: {bits}"}
+    if work.stored is not None:
+        return {"value": "weights", "note": "their outliers, read from the files"}
+    return {"value": "nothing yet", "note": "press Measure to begin"}
+
+
+def _memory(work: Workspace) -> dict[str, str]:
+    if work.stored is not None:
+        return {"value": "files only", "note": "nothing is loaded: no pictures can be drawn"}
+    if work.denoiser is None:
+        return {"value": "not yet", "note": "loaded when pictures are drawn"}
+    return {"value": "yes", "note": "ready to draw pictures"}
+
+
+def _limit() -> int:
+    try:
+        return host_policy().cache_bytes
+    except SettingsError:
+        return 0

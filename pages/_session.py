@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mpqdm_core.errors import LoadError
+from mpqdm_core.model_parts import FolderParts, describe_folder
+from pages import _precomputed
 from pages._precomputed import DEFAULT_MODEL, LayerRow, Precomputed
 from pages._workspace import WORKSPACES, Workspace
 
@@ -31,7 +33,7 @@ def _from_files(name: str) -> Workspace:
     shipped = Precomputed.find(name)
     if shipped is None:
         raise LoadError(f"{name} is not open any more: load it again on the Model page")
-    card = shipped.card()
+    card, found = shipped.card(), _parts(name)
     return Workspace(
         key=name,
         title=str(card.get("title", name)),
@@ -41,5 +43,15 @@ def _from_files(name: str) -> Workspace:
         class_names=tuple(card.get("class_names", ())),
         parameters=int(card.get("parameters") or 0),
         sampler=dict(card.get("sampler", {})),
+        pipeline_class=found.pipeline_class,
+        parts=found.parts,
         precomputed=shipped,
     )
+
+
+def _parts(name: str) -> FolderParts:
+    """The components in a bundled model's folder; none while its files are missing or damaged."""
+    try:
+        return describe_folder(_precomputed.MODELS / name)
+    except LoadError:
+        return FolderParts(pipeline_class="", parts=())

@@ -10,7 +10,7 @@ import gradio as gr
 
 from pages._text import ASSETS
 
-SCRIPTS = ("core", "plot", "header", "channel", "compare", "training")
+SCRIPTS = ("core", "plot", "header", "channel", "compare", "training", "layers")
 TEAL = gr.themes.Color(
     "#eff7f8",
     "#e1eff1",
@@ -109,7 +109,7 @@ def launch_settings() -> dict[str, Any]:
     """Keyword arguments of `launch`: no history in the browser, no monitoring, only assets are served."""
     return {
         "theme": theme(),
-        "css_paths": [ASSETS / "css" / f"{name}.css" for name in ("explorer", "distill", "learn")],
+        "css_paths": [ASSETS / "css" / f"{name}.css" for name in ("explorer", "distill", "learn", "model")],
         "allowed_paths": [str(ASSETS / "images")],
         "run_history": False,
         "enable_monitoring": False,

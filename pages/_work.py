@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mpqdm_core.errors import LoadError, SettingsError
 from mpqdm_core.progress import Report
+from pages._open_models import open_models
 from pages._precomputed import LayerRow, Precomputed
 from pages._session import open_bundled
 from pages._text import ASSETS
@@ -25,11 +25,6 @@ def bundled_names() -> list[str]:
     return sorted(weights) or ["sprites-ldm"]
 
 
-def folders_allowed() -> bool:
-    """Whether visitors may name a folder of this machine: not on a public Space."""
-    return "SPACE_ID" not in os.environ
-
-
 def phase(report: Report, index: int, count: int, title: str) -> Report:
     """A report for part `index` of `count` that moves the whole bar along."""
 
@@ -40,30 +35,29 @@ def phase(report: Report, index: int, count: int, title: str) -> Report:
     return inner
 
 
-def load(source: str, report: Report) -> Workspace:
+def load(source: str, report: Report, title: str = "") -> Workspace:
     """Load a model; a bundled one keeps its shipped results.
 
+    Args:
+        source: a bundled name, or a folder that this visitor may open.
+        report: may raise `Cancelled`.
+        title: how the page calls it; empty takes the folder's name.
+
     Raises:
-        LoadError: it cannot be loaded.
-        SettingsError: nothing was named, or a folder where only bundled models are allowed.
+        LoadError: it cannot be loaded, or does not fit into memory.
+        SettingsError: nothing was named.
     """
     import_all()
-    from mpqdm_core.loading import load_denoiser
-
     name = source.strip()
     if not name:
         raise SettingsError("choose a bundled model, or write the path of a diffusers folder")
-    if not folders_allowed() and name not in bundled_names():
-        raise SettingsError(
-            "this server loads bundled models only; run the explorer on your own machine for other models"
-        )
-    report(0, 2, f"loading {Path(name).name}")
-    denoiser = load_denoiser(name)
+    report(0, 2, f"loading {title or Path(name).name}")
+    denoiser = open_models().get(name)
     report(1, 2, "listing layers")
     if Precomputed.find(name):
         work = open_bundled(name)
     else:
-        work = WORKSPACES.get_or_make(denoiser.content_hash, lambda: _fresh(denoiser))
+        work = WORKSPACES.get_or_make(denoiser.content_hash, lambda: _fresh(denoiser, title))
     with work.lock:
         work.denoiser = denoiser
         _describe(work, denoiser)
@@ -72,8 +66,13 @@ def load(source: str, report: Report) -> Workspace:
 
 def ensure_denoiser(work: Workspace, report: Report) -> Any:
     """The loaded model, loading it now if need be."""
+    if work.stored is not None:
+        raise LoadError(
+            f"of {work.title} only the files were looked at: for pictures and measurements, load it on the "
+            "Model page on a machine with enough memory"
+        )
     if work.denoiser is None:
-        load(work.source, report)
+        load(work.source, report, work.title)
     if work.denoiser is None:
         raise LoadError(f"{work.title} could not be loaded")
     return work.denoiser
@@ -142,11 +141,18 @@ def job(function: Callable[..., Any], *arguments: Any) -> Callable[[Report], Any
     return lambda report: function(*arguments, report)
 
 
-def _fresh(denoiser: Any) -> Workspace:
-    return Workspace(key=denoiser.content_hash, title=denoiser.name, source=denoiser.source)
+def _fresh(denoiser: Any, title: str) -> Workspace:
+    return Workspace(key=denoiser.content_hash, title=title or denoiser.name, source=denoiser.source)
 
 
 def _describe(work: Workspace, denoiser: Any) -> None:
+    from mpqdm_core.families import FAMILIES
+    from mpqdm_core.loading import resolve_source
+    from mpqdm_core.model_parts import describe_folder
+
+    found = describe_folder(resolve_source(denoiser.source))
+    work.family = FAMILIES[denoiser.family].title
+    work.pipeline_class, work.parts = found.pipeline_class, found.parts
     work.layers = tuple(LayerRow.read(layer) for layer in denoiser.layers)
     work.class_names = tuple(denoiser.class_names)
     work.parameters = int(denoiser.parameters)

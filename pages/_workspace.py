@@ -13,7 +13,7 @@ import numpy as np
 from pages._precomputed import LayerRow, Precomputed, read_weight
 
 Value = TypeVar("Value")
-MAX_MODELS = 4
+MAX_MODELS = 12  # measurements; the weights of models are bounded in bytes, see _open_models
 MAX_RESULTS = 32
 
 
@@ -84,6 +84,10 @@ class Workspace:
     class_names: tuple[str, ...] = ()
     parameters: int = 0
     sampler: dict[str, Any] = field(default_factory=dict)
+    family: str = ""  # its title, once the model has been looked at by the library
+    pipeline_class: str = ""
+    parts: tuple[Any, ...] = ()  # ModelPart of every component
+    stored: Any = None  # StoredDenoiser, when only its files were looked at
     precomputed: Precomputed | None = None
     denoiser: Any = None
     calibration: Any = None
@@ -122,6 +126,8 @@ class Workspace:
         if self.denoiser is not None:
             module = self.denoiser.network.get_submodule(layer)
             return module.get_parameter("weight").detach().float().cpu().numpy()
+        if self.stored is not None:
+            return self.stored.layer(layer).weight().float().numpy()
         return read_weight(self.source, layer)
 
     def prescale(self, layer: str) -> np.ndarray | None:

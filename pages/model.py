@@ -1,4 +1,4 @@
-"""Model: what is loaded, what it consists of, and loading another one."""
+"""Model: where it comes from, what it consists of, what is open, and measuring it again."""
 
 from __future__ import annotations
 
@@ -8,64 +8,62 @@ from typing import Any
 
 import gradio as gr
 
+from pages import _model_picker as picking
 from pages import _model_view as showing
-from pages._bridge import dumps, view
+from pages import _open_models as memory
+from pages._bridge import view
 from pages._context import HEAVY, LIVE, QUIET, Context, as_sentences, selected
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
+from pages._model_picker import Picker
 from pages._precomputed import DEFAULT_MODEL
 from pages._session import workspace
 from pages._text import text
-from pages._work import bundled_names, folders_allowed, job, load, measure
+from pages._work import job, measure
 
-STOPPED = "Stopped. What was there before is unchanged."
+STOPPED = "Stopped. What was there before is unchanged; a download goes on from where it was."
 
 
 @dataclass(kw_only=True)
 class Model:
     """Components of the page."""
 
-    source: gr.Dropdown
-    folder: gr.Textbox
-    load: gr.Button
+    picker: Picker
     measure: gr.Button
     samples: gr.Slider
+    shelf: gr.HTML
     stop: gr.Button
     status: gr.HTML
     pictures: gr.HTML
     summary: gr.HTML
     overview: gr.HTML
-    layers: gr.Dataframe
+    parts: gr.HTML
+    layers: gr.HTML
     exempt: gr.HTML
     to_outliers: gr.Button
 
     @property
     def shown(self) -> list[Any]:
         """What another model changes, in the order of `on_show`."""
-        return [self.pictures, self.summary, self.overview, self.layers, self.exempt]
+        return [
+            self.pictures,
+            self.summary,
+            self.overview,
+            self.parts,
+            self.layers,
+            self.exempt,
+            self.shelf,
+        ]
 
 
 def build(ctx: Context) -> Model:
     """Create the components of the tab."""
     gr.Markdown(text("model"), elem_classes=["mpq-lead"])
     with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=280):
-            names = bundled_names()
-            source = gr.Dropdown(
-                names,
-                value=DEFAULT_MODEL if DEFAULT_MODEL in names else names[0],
-                label="Bundled model",
-                elem_id="source",
-                info="Ships with the explorer, with everything measured.",
-            )
-            folder = gr.Textbox(
-                label="or a diffusers folder on this machine",
-                placeholder="/path/to/a/diffusers/folder",
-                elem_id="folder",
-                visible=folders_allowed(),
-                info="UNet2DModel pipelines, safetensors only.",
-            )
-            load_button = gr.Button("Load the model", elem_id="load")
+        with gr.Column(scale=3, min_width=290):
+            picker = picking.build()
+            stop = gr.Button("Stop", variant="stop", elem_id="stop-model", visible=False)
+            status = gr.HTML(elem_id="model-status")
             with gr.Accordion("Measure again", open=False):
                 gr.Markdown(text("measure"), elem_classes=["mpq-note"])
                 samples = gr.Slider(
@@ -76,10 +74,12 @@ def build(ctx: Context) -> Model:
                     precision=0,
                     label="Pictures to calibrate on",
                     elem_id="calibration-samples",
+                    info="More pictures see rarer inputs and take longer.",
                 )
                 measure_button = gr.Button("Measure", elem_id="measure")
-            stop = gr.Button("Stop", variant="stop", elem_id="stop-model", visible=False)
-            status = gr.HTML(elem_id="model-status")
+            with gr.Accordion("Models in memory", open=False):
+                gr.Markdown(text("model_memory"), elem_classes=["mpq-note"])
+                shelf = view("shelf", label="Models in memory", elem_id="shelf", height=0, models="")
         with gr.Column(scale=8, min_width=320):
             pictures = gr.HTML(elem_id="pictures")
             summary = gr.HTML(elem_id="model-summary")
@@ -91,31 +91,28 @@ def build(ctx: Context) -> Model:
                 fig=showing.first_overview(DEFAULT_MODEL),  # in the page itself: seen before any event ran
             )
             to_outliers = gr.Button("Look at the outliers →", variant="primary", elem_id="to-outliers")
-    gr.Markdown("Layers · click a row to select it everywhere", elem_classes=["mpq-title"])
-    layers = gr.Dataframe(
-        headers=showing.HEAD,
-        datatype=["str", "str", "str", "number", "number", "number", "str"],
-        interactive=False,
-        show_search="filter",
-        max_height=340,
-        pinned_columns=1,
-        elem_id="layers",
-        show_label=False,
-        buttons=["copy", "fullscreen"],
-    )
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=8, min_width=320):
+            gr.Markdown(
+                "Layers · open a branch, click a layer to select it everywhere", elem_classes=["mpq-title"]
+            )
+            layers = view("tree", label="Layers of the network", elem_id="layers", height=0, tree="")
+        with gr.Column(scale=4, min_width=290):
+            gr.Markdown("What it is made of", elem_classes=["mpq-title"])
+            parts = gr.HTML(elem_id="model-parts")
     with gr.Accordion("Layers outside the budget", open=False):
         exempt = gr.HTML(elem_id="exempt")
     return Model(
-        source=source,
-        folder=folder,
-        load=load_button,
+        picker=picker,
         measure=measure_button,
         samples=samples,
+        shelf=shelf,
         stop=stop,
         status=status,
         pictures=pictures,
         summary=summary,
         overview=overview,
+        parts=parts,
         layers=layers,
         exempt=exempt,
         to_outliers=to_outliers,
@@ -125,37 +122,31 @@ def build(ctx: Context) -> Model:
 def wire(ctx: Context, page: Model) -> None:
     """Connect the events of the tab."""
     ends = {"inputs": None, "outputs": page.stop, **QUIET}
-    started = [page.status, ctx.session, page.stop]
-    loading = page.load.click(
-        on_load,
-        [page.source, page.folder],
-        started,
-        api_visibility="private",
-        show_progress="hidden",
-        **HEAVY,
-    )
+    loading, others = picking.wire(ctx, page.picker, page.status, page.stop)
     bits = [ctx.linked[name] for name in ("activation_bits", "activations_full")]
     measuring = page.measure.click(
         on_measure,
         [ctx.session, page.samples, *bits],
-        started,
-        api_visibility="private",
-        show_progress="hidden",
+        [page.status, ctx.session, page.stop],
+        **QUIET,
         **HEAVY,
     )
     for event in (loading, measuring):
-        event.failure(lambda: gr.Button(visible=False), **ends)
         for handler, inputs, outputs in [(on_show, [ctx.session], page.shown), *ctx.on_model]:
             event.success(handler, inputs, outputs, **LIVE)
+    for event in (loading, measuring, *others):
+        event.failure(lambda: gr.Button(visible=False), **ends)
     page.stop.click(
         lambda: (outcome(STOPPED), gr.Button(visible=False)),
         None,
         [page.status, page.stop],
-        cancels=[loading, measuring],
+        cancels=[loading, measuring, *others],
         **QUIET,
     )
     page.overview.cell(selected, None, ctx.selection, **LIVE)
-    page.layers.select(on_layer, None, [ctx.selection, ctx.header], **LIVE)
+    page.layers.cell(selected, None, ctx.selection, **LIVE)
+    page.shelf.act(on_unload, ctx.session, [page.status, page.shelf, page.summary], **QUIET)
+    ctx.opened["model"].select(on_shelf, None, page.shelf, **LIVE)
     page.to_outliers.click(lambda: gr.Tabs(selected="outliers"), None, ctx.tabs, **QUIET)
     ctx.on_model.append((on_show, [ctx.session], page.shown))
 
@@ -168,20 +159,24 @@ def on_show(session: str | None) -> tuple[Any, ...]:
             showing.pictures(work),
             showing.summary(work),
             gr.HTML(fig=showing.overview(work)),
-            showing.layer_rows(work),
+            showing.parts(work),
+            gr.HTML(tree=showing.tree(work)),
             showing.exempt_table(work),
+            gr.HTML(models=showing.shelf()),
         )
 
 
-def on_load(source: str, folder: str) -> Iterator[tuple[Any, ...]]:
-    """Load a bundled model or a folder, with progress."""
+def on_shelf() -> gr.HTML:
+    """Show what is in memory now: other visitors load and unload too."""
+    return gr.HTML(models=showing.shelf())
+
+
+def on_unload(session: str | None, event: gr.EventData) -> tuple[Any, Any, Any]:
+    """Let go of a model; whoever draws with it goes on."""
     with as_sentences():
-        for event in stream(job(load, (folder or "").strip() or source)):
-            if isinstance(event, Step):
-                yield bar(event), gr.skip(), gr.Button(visible=True)
-            else:
-                words = f"{event.value.title} is loaded ({event.seconds:.1f} s)."
-                yield outcome(words), event.value.key, gr.Button(visible=False)
+        title = memory.unload(str((event._data or {}).get("key", "")))
+        words = f"{title} was unloaded." if title else "That model was gone already."
+        return outcome(words), gr.HTML(models=showing.shelf()), showing.summary(workspace(session))
 
 
 def on_measure(
@@ -192,21 +187,8 @@ def on_measure(
         bits = None if full else int(activation_bits)
         for event in stream(job(measure, workspace(session), bits, int(samples))):
             if isinstance(event, Step):
-                yield bar(event), gr.skip(), gr.Button(visible=True)
+                bar = progress(event.done, event.total, event.message, event.seconds)
+                yield bar, gr.skip(), gr.Button(visible=True)
             else:
-                yield (
-                    outcome(f"Measured in {event.seconds:.0f} s."),
-                    event.value.key,
-                    gr.Button(visible=False),
-                )
-
-
-def on_layer(event: gr.SelectData) -> tuple[Any, Any]:
-    """Select the layer of a row; the maps follow."""
-    layer = str(event.row_value[0])
-    return (layer, None), gr.HTML(selected=dumps({"layer": layer, "channel": None}))
-
-
-def bar(step: Step) -> str:
-    """Progress of a job."""
-    return progress(step.done, step.total, step.message, step.seconds)
+                words = outcome(f"Measured in {event.seconds:.0f} s.")
+                yield words, event.value.key, gr.Button(visible=False)
