@@ -154,7 +154,7 @@ def build(ctx: Context) -> Budget:
                 fig="",
             )
     overrides = Overrides.build()
-    with gr.Accordion("Take the plan with you", open=False):
+    with gr.Accordion("Take the plan with you", open=False, elem_id="take-plan"):
         write = gr.Button("Write the plan as JSON", elem_id="write-plan")
         plan_text = gr.Code(
             language="json", label="One digit a channel", max_lines=8, interactive=False, elem_id="plan-text"
