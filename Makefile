@@ -1,11 +1,12 @@
 # make app      create .venv, install what is pinned, open the page on port 7860
-# make test     the same for the tests, a Chromium included, and run everything that must pass
+# make test     the same for the tests, a Chromium included, and run everything that must pass (JOBS=2 at once)
 # make lint     the linter, the formatter's check and the type checker only
 # make bench    every benchmark into benchmarks/results (QUICK=1: under a minute each)
 # make screenshots   the pictures of the README, from the running page
 
 SHELL := /bin/bash
 PORT ?= 7860
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -22,7 +23,7 @@ app: $(VENV)/.app-installed
 	GRADIO_SERVER_PORT=$(PORT) GRADIO_ANALYTICS_ENABLED=False $(BIN)/python app.py
 
 test: $(VENV)/.dev-installed chromium lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
