@@ -19,26 +19,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from mpqdm_core.errors import DataError, SettingsError, ShapeError
+from mpqdm_core.errors import SettingsError, ShapeError
+from mpqdm_core.timesteps import nearest_timestep, timestep_units
+from mpqdm_core.timesteps import timestep_value as timestep_value
 
 logger = logging.getLogger(__name__)
-
-
-def timestep_value(timestep: Any) -> int:
-    """Return the one timestep of a network call as a whole number.
-
-    Args:
-        timestep: a number, or a tensor with any number of equal entries.
-
-    Raises:
-        DataError: the samples of the call are at different timesteps.
-    """
-    if not isinstance(timestep, Tensor):
-        return round(float(timestep))
-    values = timestep.detach().flatten()
-    if values.numel() > 1 and bool((values != values[0]).any()):
-        raise DataError("a quantized network takes one timestep per call, got several different ones")
-    return round(float(values[0]))
 
 
 def _timestep_position(network_class: type[nn.Module]) -> int | None:
@@ -77,12 +62,17 @@ class TimestepClock:
             raise SettingsError("no timestep is set: call the network, or set one with TimestepClock.set")
         return slot
 
-    def set(self, timestep: Any) -> None:
-        """Move to the slot of `timestep`, or to the nearest one; O(1) for every value seen before."""
-        value = timestep_value(timestep)
+    def set(self, timestep: Any, units: float = 1.0) -> None:
+        """Move to the slot of `timestep`, or to the nearest one; O(1) for every value seen before.
+
+        Args:
+            timestep: as a network is given it.
+            units: of that network, see `timesteps.timestep_units`.
+        """
+        value = timestep_value(timestep, units)
         slot = self._slots.get(value)
         if slot is None:
-            slot = min(range(len(self.timesteps)), key=lambda i: abs(self.timesteps[i] - value))
+            slot = nearest_timestep(value, self.timesteps)
             self._slots[value] = slot  # so that it is searched, and said, once
             logger.warning(
                 "no activation range for timestep %d: using that of %d", value, self.timesteps[slot]
@@ -97,7 +87,7 @@ class TimestepClock:
             if place is None or place >= len(args):
                 raise SettingsError("the network was called without a timestep")
             timestep = args[place]
-        self.set(timestep)
+        self.set(timestep, timestep_units(network))
 
     def attach(self, network: nn.Module) -> RemovableHandle:
         """Follow the calls of `network` from now on."""

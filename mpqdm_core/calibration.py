@@ -126,6 +126,8 @@ class Calibration:
                 conditioning=conditioning,
                 sample_name=header.get("sample_name", "sample"),
                 timestep_by_sample=header.get("timestep_by_sample", False),
+                timestep_values=tuple(header.get("timestep_values", ())),
+                shared={name: tensors[f"shared/{name}"] for name in header.get("shared", ())},
             ),
             layers={
                 name: LayerInputStats(**{field: tensors[f"layer/{name}/{field}"] for field in STATS_FIELDS})
@@ -148,12 +150,18 @@ class Calibration:
 
     def _other_names(self) -> dict[str, Any]:
         """How the network is called, where not as usual: calibrations of U-Nets keep their hash."""
-        name, by_sample = self.inputs.sample_name, self.inputs.timestep_by_sample
-        named = {} if name == "sample" else {"sample_name": name}
-        return {**named, **({"timestep_by_sample": True} if by_sample else {})}
+        inputs = self.inputs
+        unusual = {
+            "sample_name": "" if inputs.sample_name == "sample" else inputs.sample_name,
+            "timestep_by_sample": inputs.timestep_by_sample,
+            "timestep_values": inputs.timestep_values,
+            "shared": sorted(inputs.shared),
+        }
+        return {name: value for name, value in unusual.items() if value}
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {f"conditioning/{name}": values for name, values in self.inputs.conditioning.items()}
+        named |= {f"shared/{name}": value for name, value in self.inputs.shared.items()}
         for layer, stats in self.layers.items():
             named |= {f"layer/{layer}/{field}": getattr(stats, field) for field in STATS_FIELDS}
         return {"sample": self.inputs.sample, **named}

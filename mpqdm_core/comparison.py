@@ -118,7 +118,7 @@ def compare(
     latent_pair = (reference.latents, candidate.latents)
     image_mse = _paired(metrics.mse(*image_pair), "", False, seed)
     image_psnr_db = _paired(metrics.psnr_db(*image_pair), "dB", True, seed)
-    notes = []
+    notes = list(candidate.notes)
     image_ssim = None
     if min(reference.images.shape[1:3]) < metrics.SSIM_WINDOW:
         notes.append(f"SSIM needs pictures of at least {metrics.SSIM_WINDOW} pixels a side.")

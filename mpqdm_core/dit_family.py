@@ -46,12 +46,6 @@ def decode_dit(pipeline: Any, latents: Tensor) -> Tensor:
     return (pictures / 2 + 0.5).clamp(0, 1)
 
 
-def predict_dit(network: nn.Module, latents: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
-    """Predict the noise; a learned variance behind it is left out."""
-    prediction: Tensor = network(latents, timestep=timestep.expand(len(latents)), class_labels=labels).sample
-    return prediction[:, : latents.shape[1]]
-
-
 def example_dit(network: nn.Module) -> dict[str, Tensor]:
     """Zeros, at the first timestep and of the first class."""
     sample = zeros_like_input(network)
@@ -78,10 +72,8 @@ DIT = Family(
     },
     draw=draw_dit,
     decode=decode_dit,
-    predict=predict_dit,
     example=example_dit,
     classes=classes_of_dit,
-    null_label=lambda pipeline: NULL_CLASS,
     conditional=True,
     sampler=SamplerSettings(guidance_scale=4.0),
     exempt_rules=TRANSFORMER_EXEMPT,
@@ -89,4 +81,6 @@ DIT = Family(
     blocks="transformer_blocks",
     conditional_first=True,
     notes=("id2label",),
+    # Its pipeline scales no first noise, as Euler needs, and steps both halves, too many for DDPM's noise.
+    schedulers=("ddim", "pndm", "dpm-solver++"),
 )

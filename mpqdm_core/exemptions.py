@@ -9,6 +9,7 @@ from mpqdm_core.denoiser import ExemptRule
 STANDARD_EXEMPT = (
     ExemptRule(pattern="time_embedding.*", exempt="8-bit", reason="small, every block depends on it"),
     ExemptRule(pattern="class_embedding*", exempt="8-bit", reason="small, every block depends on it"),
+    ExemptRule(pattern="add_embedding.*", exempt="8-bit", reason="small, every block depends on it"),
     ExemptRule(
         pattern="conv_in",
         exempt="8-bit",

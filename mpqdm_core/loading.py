@@ -31,6 +31,7 @@ from mpqdm_core.model_files import (
     read_json,
     snapshot,
 )
+from mpqdm_core.prompted_loading import build_prompted, folder_prompts
 from mpqdm_core.strict_json import shown
 
 PICTURE_CHANNELS = (1, 3)
@@ -72,9 +73,13 @@ def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Deno
     try:
         index = read_json(folder, INDEX_FILE)
         family = find_family(folder, index)
-        parts = _part_folders(folder, index, family)
-        pipeline = _build(folder, index, family, parts)
-        denoiser = make_denoiser(pipeline, family, name=folder.resolve().name, source=str(source))
+        prompts = folder_prompts(folder) if family.prompted else None
+        if family.prompted:
+            pipeline = build_prompted(folder, index, family, _load_part, _BUILD_LOCK)
+        else:
+            pipeline = _build(folder, index, family, _part_folders(folder, index, family))
+        name = folder.resolve().name
+        denoiser = make_denoiser(pipeline, family, name=name, source=str(source), prompts=prompts)
     except LoadError:
         check_unchanged(folder, before)  # the better explanation, if it is one
         raise

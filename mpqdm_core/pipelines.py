@@ -7,6 +7,7 @@ the network, the VAE and every step of the schedule are diffusers' own, and its 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,13 +117,15 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
         null = torch.full_like(labels, self.null_class)  # (N,)
         network_labels = torch.cat([null, labels]) if guided else labels  # (2N,) or (N,)
         self.scheduler.set_timesteps(num_inference_steps, device=x.device)
+        taken = inspect.signature(self.scheduler.step).parameters  # samplers without noise have neither
+        noisy = {k: v for k, v in {"eta": eta, "generator": generators}.items() if k in taken}
         for timestep in self.progress_bar(self.scheduler.timesteps):
-            network_input = torch.cat([x, x]) if guided else x
+            network_input = self.scheduler.scale_model_input(torch.cat([x, x]) if guided else x, timestep)
             noise = self.unet(network_input, timestep, class_labels=network_labels).sample
             if guided:
                 noise_null, noise_class = noise.chunk(2)
                 noise = noise_null + guidance_scale * (noise_class - noise_null)
-            x = self.scheduler.step(noise, timestep, x, eta=eta, generator=generators).prev_sample
+            x = self.scheduler.step(noise, timestep, x, **noisy).prev_sample
 
         images = x if output_type == "latent" else self._finished(self.decode_latents(x), output_type)
         self.maybe_free_model_hooks()

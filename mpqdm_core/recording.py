@@ -12,25 +12,29 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mpqdm_core.activations import timestep_value
 from mpqdm_core.errors import DataError, SettingsError
+from mpqdm_core.timesteps import given_timestep, timestep_units, timestep_value
+
+SHARED = frozenset({"img_ids", "txt_ids"})  # places of tokens: one table for all samples, of any length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordedInputs:
     """Every call of a network during sampling, by timestep."""
 
-    timesteps: tuple[int, ...]  # (T,) in the order they were visited
+    timesteps: tuple[int, ...]  # (T,) in the order they were visited; whole, on the scale of training
     sample: Tensor  # (T, N, ...) float: x_t going in, both halves of guidance included
     conditioning: dict[str, Tensor] = field(default_factory=dict)  # name -> (T, N, ...), e.g. class_labels
     sample_name: str = "sample"  # the network's first argument: "hidden_states" in transformers
     timestep_by_sample: bool = False  # whether the pipeline repeats the timestep for every sample
+    timestep_values: tuple[float, ...] = ()  # (T,) as the network was given them; empty: `timesteps`
+    shared: dict[str, Tensor] = field(default_factory=dict)  # name -> what all samples have in common
 
     @property
     def samples_per_step(self) -> int:
@@ -45,11 +49,42 @@ class RecordedInputs:
             index: (n,) which of its N inputs.
             device: where the network lives.
         """
-        shape = (len(index),) if self.timestep_by_sample else ()
-        timestep = torch.full(shape, self.timesteps[slot], device=device)
-        conditioning = {name: values[slot, index].to(device) for name, values in self.conditioning.items()}
-        sample = {self.sample_name: self.sample[slot, index].to(device)}
-        return nested({**sample, "timestep": timestep, **conditioning})
+        chosen = {name: values[slot, index].to(device) for name, values in self.conditioning.items()}
+        sample = self.sample[slot, index].to(device)
+        return call_arguments(self, slot, sample, chosen)
+
+
+class CallForm(Protocol):
+    """How a network was called, beside what belongs to each sample."""
+
+    @property
+    def timesteps(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def timestep_values(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def timestep_by_sample(self) -> bool: ...  # noqa: D102
+    @property
+    def sample_name(self) -> str: ...  # noqa: D102
+    @property
+    def shared(self) -> dict[str, Tensor]: ...  # noqa: D102
+
+
+def call_arguments(
+    form: CallForm, slot: int, sample: Tensor, conditioning: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Keyword arguments of a call at one timestep.
+
+    Args:
+        form: of the recorded calls.
+        slot: which timestep, 0..T-1.
+        sample: (n, ...) the network's first argument.
+        conditioning: name -> (n, ...).
+    """
+    shape = (len(sample),) if form.timestep_by_sample else ()
+    value = form.timestep_values[slot] if form.timestep_values else form.timesteps[slot]
+    timestep = torch.full(shape, value, device=sample.device)
+    shared = {name: values.to(sample.device) for name, values in form.shared.items()}
+    return nested({form.sample_name: sample, "timestep": timestep, **shared, **conditioning})
 
 
 class InputRecorder:
@@ -60,25 +95,38 @@ class InputRecorder:
         self._current: int | None = None
         self._sample_name = "sample"
         self._timestep_by_sample = False
+        self._values: dict[int, int | float] = {}
+        self._shared: dict[str, Tensor] = {}
         self._calls: dict[int, list[dict[str, Tensor]]] = {}
+        self._notes: dict[int, list[dict[str, Tensor]]] = {}
 
     def on_forward(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep one call: the sample, the timestep, and every tensor argument with one entry per sample."""
+        """Keep one call: the sample, the timestep, and every tensor argument."""
         signature = inspect.signature(network.forward)
         bound = flat(signature.bind(*args, **kwargs).arguments)
         first = next(iter(signature.parameters))
         if not isinstance(bound.get(first), Tensor) or "timestep" not in bound:
             raise DataError(f"the network must be called with `{first}` and `timestep`")
-        batch = len(bound[first])
+        given = bound.pop("timestep")
         self._sample_name = first
-        self._timestep_by_sample = getattr(bound["timestep"], "ndim", 0) > 0
-        self._current = timestep_value(bound["timestep"])
-        kept = {
-            name: value.detach().cpu().clone()
-            for name, value in bound.items()
-            if isinstance(value, Tensor) and name != "timestep" and value.ndim > 0 and len(value) == batch
+        self._timestep_by_sample = getattr(given, "ndim", 0) > 0
+        self._current = timestep_value(given, timestep_units(network))
+        self._values.setdefault(self._current, given_timestep(given))
+        tensors = {name: value.detach() for name, value in bound.items() if isinstance(value, Tensor)}
+        batch = len(tensors[first])
+        own = {
+            name
+            for name, value in tensors.items()
+            if value.ndim and len(value) == batch and name not in SHARED
         }
+        kept = {name: tensors[name].cpu().clone() for name in tensors if name in own}
+        self._keep_shared({name: value for name, value in tensors.items() if name not in own})
         self._calls.setdefault(self._current, []).append(kept)
+        self._notes.setdefault(self._current, []).append({})
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Keep something beside the call that runs: its prediction, a feature."""
+        self._notes[self.timestep()][-1][name] = value.detach().float().cpu().clone()
 
     def timestep(self) -> int:
         """Return the timestep of the call that runs.
@@ -98,20 +146,46 @@ class InputRecorder:
         """
         if not self._calls:
             raise DataError("the pipeline never called its network: nothing was recorded")
-        joined = [
-            {name: torch.cat([call[name] for call in calls]) for name in calls[0]}
-            for calls in self._calls.values()
-        ]
-        count = min(len(step[self._sample_name]) for step in joined)
-        stacked = {name: torch.stack([step[name][:count] for step in joined]) for name in joined[0]}
+        stacked = stacked_calls(self._calls)
         sample = stacked.pop(self._sample_name)
+        whole = all(isinstance(value, int) for value in self._values.values())
         return RecordedInputs(
             timesteps=tuple(self._calls),
             sample=sample,
             conditioning=stacked,
             sample_name=self._sample_name,
             timestep_by_sample=self._timestep_by_sample,
+            timestep_values=() if whole else tuple(float(value) for value in self._values.values()),
+            shared=self._shared,
         )
+
+    def notes(self) -> dict[str, Tensor]:
+        """What was noted beside the calls, in their order: (T, N, ...) by name."""
+        return stacked_calls(self._notes)
+
+    def _keep_shared(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            kept = self._shared.setdefault(name, value.cpu().clone())
+            if kept.shape != value.shape or not torch.equal(kept, value.cpu()):
+                raise DataError(f"`{name}` is another one in every call but belongs to no sample")
+
+
+def stacked_calls(calls: Mapping[int, list[dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """Tensors (T, N, ...) by name, of the calls at each timestep.
+
+    PNDM comes to one timestep twice: of what is visited more often than the others, the first visit counts.
+    What does not change from timestep to timestep is held once.
+    """
+    fewest = min(len(made) for made in calls.values())
+    thinned = [made[:: len(made) // fewest] for made in calls.values()]
+    result = {}
+    for name in thinned[0][0]:
+        steps = [torch.cat([call[name] for call in made]) for made in thinned]
+        count = min(len(step) for step in steps)
+        steps = [step[:count] for step in steps]
+        same = all(step.shape == steps[0].shape and torch.equal(step, steps[0]) for step in steps[1:])
+        result[name] = steps[0].expand(len(steps), *steps[0].shape) if same else torch.stack(steps)
+    return result
 
 
 def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:

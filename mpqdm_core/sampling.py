@@ -1,29 +1,30 @@
 """Drawing pictures, and writing down the way they took.
 
-The model's own diffusers pipeline does all the work. Recording listens where the pipeline meets its schedule:
-`scheduler.step` receives x_t and the guided prediction and returns x_{t-1} and the predicted x_0, for every
-pipeline alike. The pipeline and the scheduler of a call are made for that call, so two callers who sample one
-model at the same moment do not meet, and an interrupted call leaves nothing behind on the shared network.
+The model's own diffusers pipeline does all the work, and `Tape` listens to it. The pipeline and the scheduler
+of a call are made for that call, so two callers who sample one model at the same moment do not meet, and an
+interrupted call leaves nothing behind on the shared network.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpqdm_core.denoiser import Denoiser, SamplerSettings, rebuild_pipeline
+from mpqdm_core.activations import ActivationQuantizer
+from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.errors import SettingsError, ShapeError
 from mpqdm_core.families import FAMILIES
 from mpqdm_core.progress import Report, silent
+from mpqdm_core.schedules import step_count, takes
+from mpqdm_core.tape import Record, Tape
+from mpqdm_core.timesteps import mapping_note
 
-Record = Literal["none", "latents", "all"]
 RECORDS: tuple[Record, ...] = ("none", "latents", "all")
 MAX_SEED = 2**63 - 1  # the largest that fits the int64 array of seeds
 UNGUIDED = 1.0
@@ -44,6 +45,7 @@ class Samples:
     )  # (T, N, C, h, w): x_t as it goes into step t; the first is the noise
     predictions: NDArray[np.float32] | None  # (T, N, C, h, w): the network's output after guidance
     x0: NDArray[np.float32] | None  # (T, N, C, h, w): the final latent as predicted at step t
+    notes: tuple[str, ...] = ()  # sentences on what the sampler had to borrow
 
     @property
     def content_hash(self) -> str:
@@ -68,7 +70,7 @@ def sample(
 
     Args:
         denoiser: full precision or quantized.
-        labels: one class per seed; None for a model without classes.
+        labels: one class per seed, for a model of prompts the number of one; None for a model without.
         seeds: each starts a generator of its own, which gives the noise of the start and of every step.
         settings: None takes the denoiser's own.
         batch_size: pictures at a time; changes time and memory, and the result by rounding only.
@@ -83,12 +85,10 @@ def sample(
         Cancelled: raised by `report`; the denoiser is as before.
     """
     settings = settings or denoiser.sampler
-    label_list = _checked_labels(denoiser, labels, len(seeds))
+    label_list = checked_labels(denoiser, labels, len(seeds))
     _check(denoiser, seeds, settings, batch_size, record)
-    family = FAMILIES[denoiser.family]
-    timesteps = _timesteps(denoiser, settings)
     starts = range(0, len(seeds), batch_size)
-    total = len(starts) * len(timesteps)
+    total = len(starts) * step_count(denoiser.pipeline.scheduler, settings.num_inference_steps)
     done = 0
 
     def advance() -> None:
@@ -101,23 +101,23 @@ def sample(
     images = []
     for start in starts:
         batch = slice(start, start + batch_size)
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[batch]]
-        pipeline = rebuild_pipeline(denoiser.pipeline, scheduler=_fresh_scheduler(denoiser))
-        tape = _Tape(record=record, generators=generators, advance=advance)
-        tape.listen(pipeline.scheduler)
+        tape = Tape(record=record, advance=advance)
         batch_labels = None if label_list is None else label_list[batch]
-        images.append(to_uint8(family.draw(pipeline, batch_labels, generators, settings)))
+        images.append(to_uint8(tape.draw(denoiser, batch_labels, list(seeds[batch]), settings)))
         tapes.append(tape)
+    timesteps = tapes[0].timesteps
+    note = mapping_note(_range_timesteps(denoiser), timesteps)
     return Samples(
         images=np.concatenate(images),
         latents=np.concatenate([tape.final for tape in tapes]),
         seeds=np.asarray(seeds, dtype=np.int64),
         labels=None if label_list is None else np.asarray(label_list, dtype=np.int64),
         settings=settings,
-        timesteps=timesteps,
+        timesteps=np.asarray(timesteps, dtype=np.int64),
         trajectory=_stacked([tape.inputs for tape in tapes]),
         predictions=_stacked([tape.predictions for tape in tapes]),
         x0=_stacked([tape.finals for tape in tapes]),
+        notes=(note,) if note else (),
     )
 
 
@@ -148,46 +148,6 @@ def to_uint8(pictures: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.repeat(rounded, 3, axis=-1) if rounded.shape[-1] == 1 else rounded
 
 
-@dataclass(kw_only=True)
-class _Tape:
-    """What one batch went through, written down between the pipeline and its scheduler."""
-
-    record: Record
-    generators: list[torch.Generator]
-    advance: Callable[[], None]
-    inputs: list[NDArray[np.float32]] = field(default_factory=list)
-    predictions: list[NDArray[np.float32]] = field(default_factory=list)
-    finals: list[NDArray[np.float32]] = field(default_factory=list)
-    final: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-
-    def listen(self, scheduler: Any) -> None:
-        """Stand in for the step of a scheduler that nobody else uses."""
-        step = scheduler.step
-
-        def recorded_step(
-            model_output: Tensor, timestep: Any, sample: Tensor, eta: float = 0.0, **rest: Any
-        ) -> Any:
-            # LDMPipeline passes eta but no generator: the noise would come from the global one.
-            rest = {**rest, "generator": self.generators, "return_dict": True}
-            result = step(model_output, timestep, sample, eta=eta, **rest)
-            own = slice(len(self.generators))  # DiTPipeline steps both halves of guidance, which are equal
-            if self.record != "none":
-                self.inputs.append(_to_numpy(sample[own]))
-            if self.record == "all":
-                self.predictions.append(_to_numpy(model_output[own]))
-                self.finals.append(_to_numpy(result.pred_original_sample[own]))
-            self.final = _to_numpy(result.prev_sample[own])
-            self.advance()
-            return result
-
-        scheduler.step = recorded_step
-
-
-def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
-    return array
-
-
 def _stacked(batches: list[list[NDArray[np.float32]]]) -> NDArray[np.float32] | None:
     """Join the steps of every batch into (T, N, C, h, w); None where nothing was recorded."""
     if not batches[0]:
@@ -195,18 +155,20 @@ def _stacked(batches: list[list[NDArray[np.float32]]]) -> NDArray[np.float32] | 
     return np.concatenate([np.stack(steps) for steps in batches], axis=1)
 
 
-def _fresh_scheduler(denoiser: Denoiser) -> Any:
-    scheduler = denoiser.pipeline.scheduler
-    return type(scheduler).from_config(scheduler.config)
+def _range_timesteps(denoiser: Denoiser) -> tuple[int, ...]:
+    """The timesteps that a quantized network has activation ranges for; none for full precision."""
+    for module in denoiser.network.modules():
+        if isinstance(module, ActivationQuantizer) and module.clock is not None:
+            return module.clock.timesteps
+    return ()
 
 
-def _timesteps(denoiser: Denoiser, settings: SamplerSettings) -> NDArray[np.int64]:
-    scheduler = _fresh_scheduler(denoiser)
-    scheduler.set_timesteps(settings.num_inference_steps)
-    return np.asarray(scheduler.timesteps.tolist(), dtype=np.int64)
+def checked_labels(denoiser: Denoiser, labels: Sequence[int] | None, count: int) -> list[int] | None:
+    """One label for each of `count` seeds, or None for a model without classes.
 
-
-def _checked_labels(denoiser: Denoiser, labels: Sequence[int] | None, count: int) -> list[int] | None:
+    Raises:
+        SettingsError: they do not suit the model.
+    """
     if denoiser.num_classes is None:
         if labels is not None:
             raise SettingsError(f"{denoiser.name} has no classes: labels must be None")
@@ -237,7 +199,10 @@ def _check(
         raise SettingsError(
             f"{denoiser.name} has no classes: guidance_scale must be 1.0, got {settings.guidance_scale}"
         )
-    longest = int(denoiser.pipeline.scheduler.config.num_train_timesteps)
+    scheduler = denoiser.pipeline.scheduler
+    if settings.eta != 0.0 and not takes(scheduler, "eta"):
+        raise SettingsError(f"a {type(scheduler).__name__} takes no eta: it must be 0, got {settings.eta}")
+    longest = int(scheduler.config.num_train_timesteps)
     if settings.num_inference_steps > longest:
         raise SettingsError(
             f"num_inference_steps must be in 1..{longest}, got {settings.num_inference_steps}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from mpqdm_core.progress import Report, silent
 from mpqdm_core.recording import (
     InputRecorder,
     RecordedInputs,
+    call_arguments,
     feature_map,
     hooks,
     memory_errors,
-    nested,
     output_tensor,
     replica,
 )
@@ -51,6 +51,8 @@ class TeacherRecord:
     feature: Tensor | None  # (T, M, G, C, h, w) float32 at the family's tap; None: not recorded
     sample_name: str = "sample"  # the network's first argument
     timestep_by_sample: bool = False  # see `RecordedInputs`
+    timestep_values: tuple[float, ...] = ()
+    shared: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def pictures(self) -> int:
@@ -68,17 +70,14 @@ class TeacherRecord:
         def rows(values: Tensor) -> Tensor:
             return values[slot, index].flatten(0, 1).to(device)
 
-        sample = rows(self.sample)
-        shape = (len(sample),) if self.timestep_by_sample else ()
-        timestep = torch.full(shape, self.timesteps[slot], device=device)
         conditioning = {name: rows(values) for name, values in self.conditioning.items()}
-        return nested({self.sample_name: sample, "timestep": timestep, **conditioning})
+        return call_arguments(self, slot, rows(self.sample), conditioning)
 
     @property
     def content_hash(self) -> str:
         """Hash of everything in it: 64 hex digits."""
         digest = hashlib.sha256(self._header().encode())
-        for name, tensor in sorted(self.tensors().items()):
+        for name, tensor in sorted(self._stored().items()):
             digest.update(f"{name}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
@@ -87,7 +86,7 @@ class TeacherRecord:
         """Write one safetensors file; a crash half-way leaves an earlier file as it was."""
         target = Path(path)
         partial = target.with_name(target.name + ".part")
-        tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self._stored().items()}
         save_file(tensors, partial, metadata={"teacher": self._header()})
         os.replace(partial, target)
 
@@ -117,6 +116,8 @@ class TeacherRecord:
                 feature=tensors.get("feature"),
                 sample_name=header["sample_name"],
                 timestep_by_sample=header["timestep_by_sample"],
+                timestep_values=tuple(header.get("timestep_values", ())),
+                shared={name: tensors[f"shared/{name}"] for name in header.get("shared", ())},
             )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as err:
             raise LoadError(f"{source.name} is damaged or is not a teacher's record ({err})") from err
@@ -131,8 +132,13 @@ class TeacherRecord:
                 "conditioning": sorted(self.conditioning),
                 "sample_name": self.sample_name,
                 "timestep_by_sample": self.timestep_by_sample,
+                **({"timestep_values": self.timestep_values} if self.timestep_values else {}),
+                **({"shared": sorted(self.shared)} if self.shared else {}),
             }
         )
+
+    def _stored(self) -> dict[str, Tensor]:
+        return {**self.tensors(), **{f"shared/{name}": value for name, value in self.shared.items()}}
 
     def part(self, first: int, end: int) -> TeacherRecord:
         """The pictures `first` to `end` - 1."""
@@ -149,7 +155,7 @@ class TeacherRecord:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, conditioning with a prefix."""
+        """All tensors of pictures by name, conditioning with a prefix."""
         named = {f"conditioning/{name}": values for name, values in self.conditioning.items()}
         feature = {} if self.feature is None else {"feature": self.feature}
         return {"sample": self.sample, "prediction": self.prediction, **feature, **named}
@@ -214,6 +220,8 @@ def record_teacher(
         conditioning=joined,
         sample_name=inputs.sample_name,
         timestep_by_sample=inputs.timestep_by_sample,
+        timestep_values=inputs.timestep_values,
+        shared=inputs.shared,
     )
 
 
@@ -223,8 +231,6 @@ class _Listener:
     def __init__(self, *, features: bool) -> None:
         self._features, self._flip = features, False
         self._inputs = InputRecorder()
-        self._predictions: list[Tensor] = []
-        self._taps: list[Tensor] = []
 
     def sample(
         self,
@@ -243,10 +249,14 @@ class _Listener:
         family = FAMILIES[teacher.family]
         self._flip = family.conditional_first
         tap = answering.get_submodule(family.feature_tap(answering))
+        heard = self._inputs if along is None else InputRecorder()
         handles = [
-            network.register_forward_pre_hook(self._inputs.on_forward, with_kwargs=True),
+            network.register_forward_pre_hook(heard.on_forward, with_kwargs=True),
             answering.register_forward_hook(self._on_prediction),
         ]
+        if along is not None:
+            before = answering.register_forward_pre_hook(self._inputs.on_forward, with_kwargs=True)
+            handles.append(before)
         if self._features:
             handles.append(tap.register_forward_hook(self._on_feature))
         with hooks(*handles), torch.no_grad():
@@ -259,7 +269,7 @@ class _Listener:
                 report=report,
             )
             if along is not None:
-                inputs = self._inputs.finish()
+                inputs = heard.finish()
                 device = next(answering.parameters()).device
                 everything = torch.arange(inputs.samples_per_step)
                 for slot in range(len(inputs.timesteps)):
@@ -268,9 +278,7 @@ class _Listener:
     def finish(self, pictures: int) -> tuple[RecordedInputs, dict[str, Tensor]]:
         """What was recorded, and tensors (T, pictures, G, ...) by name."""
         inputs = self._inputs.finish()
-        named = {"sample": inputs.sample, "prediction": torch.stack(self._predictions), **inputs.conditioning}
-        if self._features:
-            named["feature"] = torch.stack(self._taps)
+        named = {"sample": inputs.sample, **inputs.conditioning, **self._inputs.notes()}
         # A guided call holds all rows of one half, then all of the other; here the unconditional comes first.
         grouped = {
             name: values.reshape(len(values), -1, pictures, *values.shape[2:]).transpose(1, 2).contiguous()
@@ -281,7 +289,7 @@ class _Listener:
         return inputs, grouped
 
     def _on_prediction(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._predictions.append(output_tensor(output).detach().float().cpu().clone())
+        self._inputs.note("prediction", output_tensor(output))
 
     def _on_feature(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._taps.append(feature_map(output).detach().float().cpu().clone())
+        self._inputs.note("feature", feature_map(output))

@@ -15,6 +15,7 @@ from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.layers import QuantLayer
 from mpqdm_core.lora import LowRank
 from mpqdm_core.quantization import QuantizedDenoiser
+from mpqdm_core.schedules import step_factors
 from mpqdm_core.slot_table import SlotTable
 from mpqdm_core.teacher import TeacherRecord
 from mpqdm_core.weights import prescaled_weight, round_weight
@@ -145,18 +146,13 @@ class ScaleGuard:
 def step_weights(denoiser: Denoiser, record: TeacherRecord, settings: FinetuneSettings) -> Tensor:
     """(T,) factor of the task loss at each timestep, with mean 1.
 
-    "sampler": the square of the factor with which a prediction's error enters the next latent in a DDIM step,
-    c_t = sqrt(1 - a') - sqrt(a' (1 - a) / a), a and a' the cumulative alphas of this timestep and the next.
+    "sampler": the square of the factor with which a prediction's error enters the next latent, see
+    `schedules.step_factors`.
     """
     count = len(record.timesteps)
     if settings.step_weights == "equal":
         return torch.ones(count)
-    scheduler = denoiser.pipeline.scheduler
-    alphas = scheduler.alphas_cumprod.double()
-    now = alphas[list(record.timesteps)]
-    following = torch.cat([now[1:], scheduler.final_alpha_cumprod.double().reshape(1)])
-    moved = (1 - following).sqrt() - (following * (1 - now) / now).sqrt()
-    weights = moved.square()
+    weights = step_factors(denoiser.pipeline.scheduler, record.timesteps).square()
     relative: Tensor = (weights / weights.mean()).float()
     return relative
 

@@ -8,6 +8,7 @@ differs (the injected error), and its own latent has drifted by then, which chan
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ from mpqdm_core.errors import SettingsError
 from mpqdm_core.families import FAMILIES
 from mpqdm_core.intervals import Array, Estimate, bootstrap_mean
 from mpqdm_core.progress import Report, silent
-from mpqdm_core.sampling import UNGUIDED, Samples
+from mpqdm_core.sampling import Samples, checked_labels
+from mpqdm_core.tape import Tape, WayEnded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,8 +96,7 @@ def injected_predictions(
 ) -> NDArray[np.float32]:
     """Predictions of a (quantized) network on the latents that full precision went through.
 
-    Guidance is that of the pipeline: [unconditional; conditional] in one batch, eps_u + w (eps_c - eps_u),
-    with the w the reference was drawn with.
+    The pipeline draws as it does otherwise, guidance included, but steps start where full precision was.
 
     Args:
         denoiser: usually quantized; of the family and shape of the reference's.
@@ -107,7 +108,7 @@ def injected_predictions(
         (T, N, C, h, w) float32, after guidance: comparable with `reference.predictions`.
 
     Raises:
-        SettingsError: the reference has no trajectory, or its labels or shape do not fit the denoiser.
+        SettingsError: the reference has no trajectory, or its labels, timesteps or shape do not fit.
     """
     trajectory = reference.trajectory
     if trajectory is None:
@@ -121,42 +122,38 @@ def injected_predictions(
         raise SettingsError(
             f"{denoiser.name} {'needs' if conditional else 'takes no'} labels, unlike the reference"
         )
-    parameter = next(denoiser.network.parameters())
+    labels = checked_labels(
+        denoiser, None if reference.labels is None else reference.labels.tolist(), len(reference.seeds)
+    )
     starts = range(0, trajectory.shape[1], batch_size)
     total = len(reference.timesteps) * len(starts)
     message = "predicting on the full-precision trajectory"
-    predictions = np.empty_like(trajectory)
     done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        report(done, total, message)
+
     report(done, total, message)
-    for start in starts:  # batches outside, so that timesteps fall as they do in sampling
+    tapes = []
+    for start in starts:
         rows = slice(start, start + batch_size)
-        labels = None if reference.labels is None else torch.from_numpy(reference.labels[rows])
-        for step, timestep in enumerate(reference.timesteps):
-            latents = torch.from_numpy(trajectory[step, rows]).to(parameter.device, parameter.dtype)
-            noise = _guided(denoiser, latents, int(timestep), labels, reference.settings.guidance_scale)
-            predictions[step, rows] = noise.float().cpu().numpy()
-            done += 1
-            report(done, total, message)
-    return predictions
-
-
-def _guided(
-    denoiser: Denoiser, latents: torch.Tensor, timestep: int, labels: torch.Tensor | None, scale: float
-) -> torch.Tensor:
-    """Predict the noise of latents (n, C, h, w) with classifier-free guidance."""
-    family, network = FAMILIES[denoiser.family], denoiser.network
-    time = torch.tensor(timestep, device=latents.device)
-    if labels is None or scale == UNGUIDED:
-        own = None if labels is None else labels.to(latents.device)
-        return family.predict(network, latents, time, own)
-    labels = labels.to(latents.device)
-    null = torch.full_like(labels, family.null_label(denoiser.pipeline))
-    noise = family.predict(
-        network, torch.cat([latents, latents]), time, torch.cat([null, labels])
-    )  # (2n, ...)
-    noise_null, noise_class = noise.chunk(2)
-    guided: torch.Tensor = noise_null + scale * (noise_class - noise_null)
-    return guided
+        tape = Tape(record="all", advance=advance, given=trajectory[:, rows])
+        with suppress(WayEnded):
+            tape.draw(
+                denoiser,
+                None if labels is None else labels[rows],
+                reference.seeds[rows].tolist(),
+                reference.settings,
+            )
+        tapes.append(tape)
+    if tapes[0].timesteps != reference.timesteps.tolist():
+        raise SettingsError(
+            f"{denoiser.name} is drawn at timesteps {tapes[0].timesteps}, the reference at "
+            f"{reference.timesteps.tolist()}: draw both with one scheduler"
+        )
+    return np.concatenate([np.stack(tape.predictions) for tape in tapes], axis=1)
 
 
 def _by_step(

@@ -20,18 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mpqdm_core.denoiser import PIPELINE_NOTES, SamplerSettings
-from mpqdm_core.errors import SettingsError
 from mpqdm_core.family import Family, Generators
 from mpqdm_core.pipelines import ClassConditionalLDMPipeline
 
+LATENT_SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "dpm-solver++")
 SCHEDULERS = (DDIMScheduler, DDPMScheduler)  # both describe the same noise; DDIM steps are made from either
-
-
-def predict_unet(network: nn.Module, latents: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
-    """Predict the noise."""
-    classes = {} if labels is None else {"class_labels": labels}
-    prediction: Tensor = network(latents, timestep, **classes).sample
-    return prediction
 
 
 def example_unet(network: nn.Module) -> dict[str, Tensor]:
@@ -55,15 +48,6 @@ def zeros_like_input(network: nn.Module) -> Tensor:
 def no_classes(pipeline: Any) -> None:
     """There are none."""
     del pipeline
-
-
-def no_null_label(pipeline: Any) -> int:
-    """Refuse: without classes there is nothing to leave out.
-
-    Raises:
-        SettingsError: always.
-    """
-    raise SettingsError(f"a {type(pipeline).__name__} has no classes")
 
 
 def pipeline_classes(pipeline: Any) -> tuple[int, tuple[str, ...]]:
@@ -131,10 +115,8 @@ DDPM = Family(
     parts={"unet": (UNet2DModel,), "scheduler": SCHEDULERS},
     draw=draw_unconditional,
     decode=decode_pixels,
-    predict=predict_unet,
     example=example_unet,
     classes=no_classes,
-    null_label=no_null_label,
     conditional=False,
     sampler=UNGUIDED,
 )
@@ -149,13 +131,12 @@ LDM = Family(
     parts={"unet": (UNet2DModel,), "vqvae": (VQModel, AutoencoderKL), "scheduler": SCHEDULERS},
     draw=draw_unconditional,
     decode=decode_ldm,
-    predict=predict_unet,
     example=example_unet,
     classes=no_classes,
-    null_label=no_null_label,
     conditional=False,
     sampler=UNGUIDED,
     alternatives={"vqvae": "vae"},
+    schedulers=LATENT_SCHEDULERS,
 )
 
 CLASS_CONDITIONAL_LDM = Family(
@@ -166,11 +147,10 @@ CLASS_CONDITIONAL_LDM = Family(
     parts={"unet": (UNet2DModel,), "vae": (AutoencoderKL,), "scheduler": SCHEDULERS},
     draw=draw_class_conditional,
     decode=decode_class_conditional,
-    predict=predict_unet,
     example=example_unet,
     classes=pipeline_classes,
-    null_label=lambda pipeline: int(pipeline.null_class),
     conditional=True,
     sampler=SamplerSettings(),
     notes=PIPELINE_NOTES,
+    schedulers=LATENT_SCHEDULERS,
 )

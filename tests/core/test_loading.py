@@ -147,8 +147,10 @@ def test_unsupported_classes_name_the_supported_ones(model):
     refused(model, "EulerDiscreteScheduler", "DDIMScheduler, DDPMScheduler")
     edit_json(index, scheduler=["diffusers", "DDIMScheduler"], text_encoder=["transformers", "CLIPTextModel"])
     refused(model, "text_encoder", "and no more")
-    edit_json(index, _class_name="StableDiffusionPipeline")
-    refused(model, "holds a StableDiffusionPipeline; supported are ClassConditionalLDMPipeline, DDIMPipeline")
+    edit_json(index, _class_name="StableVideoDiffusionPipeline")
+    refused(
+        model, "holds a StableVideoDiffusionPipeline; supported are ClassConditionalLDMPipeline, DDIMPipeline"
+    )
     edit_json(index, _class_name=["pipeline_evil", "Evil"])
     refused(model, "pipeline_evil", "supported are")
     edit_json(index, _class_name=None)
