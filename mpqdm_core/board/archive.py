@@ -18,7 +18,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,20 +57,14 @@ class Imported:
     known: tuple[str, ...]  # ids that were kept already; they stay as they are
 
 
-def export_runs(store: RunStore, ids: Iterable[str], path: str | Path) -> Path:
-    """Write runs with their files.
+def export_runs(runs: Sequence[KeptRun], read: Callable[[str], bytes], path: str | Path) -> Path:
+    """Write runs with their files; `read` gives a file by its hash.
 
     Raises:
-        LoadError: a run is not kept any more, or none was named.
+        LoadError: no run was named.
         StoreError: a file is missing, or the zip cannot be written.
     """
     target = Path(path)
-    runs = []
-    for name in ids:
-        run = store.get(name)
-        if run is None:
-            raise LoadError(f"run {name[:8]} is not kept any more")
-        runs.append(run)
     if not runs:
         raise LoadError("there is no run to export")
     partial = target.with_name(target.name + ".part")
@@ -81,7 +75,7 @@ def export_runs(store: RunStore, ids: Iterable[str], path: str | Path) -> Path:
             text = json.dumps(run.as_dict(), allow_nan=False)
             archive.writestr(zipfile.ZipInfo(f"runs/{run.id}.json", EPOCH), text, zipfile.ZIP_DEFLATED)
         for name in sorted({blob for run in runs for blob in run.blobs}):
-            archive.writestr(zipfile.ZipInfo(f"blobs/{name}", EPOCH), store.blobs.get(name))
+            archive.writestr(zipfile.ZipInfo(f"blobs/{name}", EPOCH), read(name))
         archive.close()
         os.replace(partial, target)
     return target

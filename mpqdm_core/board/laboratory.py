@@ -24,7 +24,7 @@ from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.errors import Cancelled
 from mpqdm_core.finetune_run import finetune
 from mpqdm_core.loading import load_denoiser
-from mpqdm_core.measure import measure_error_table
+from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser, quantize
@@ -54,6 +54,7 @@ class Laboratory:
         *,
         calibration: Calibration | None = None,
         tables: Iterable[ErrorTable] = (),
+        rows: RowSettings | None = None,
         scratch: Path | None = None,
     ) -> None:
         """Work on one model.
@@ -63,10 +64,11 @@ class Laboratory:
             effort: how much work a cell is.
             calibration: taken from it; None makes one.
             tables: measured before; those of another calibration are left aside.
+            rows: of the tables that are measured here; None takes the defaults.
             scratch: folder of checkpoints, so that a killed fine-tuning goes on; None keeps none.
         """
         self.denoiser, self.effort, self._scratch = denoiser, effort, scratch
-        self._calibration, self._offered = calibration, tuple(tables)
+        self._calibration, self._offered, self._rows = calibration, tuple(tables), rows
         self._tables: dict[str, ErrorTable] = {}
         self._references: dict[int, Samples] = {}
         self._records: dict[int, TeacherRecord] = {}
@@ -146,7 +148,7 @@ class Laboratory:
         if key not in self._tables:
             offered = (t for t in self._offered if wanted.items() <= dict(t.settings).items())
             self._tables[key] = next(offered, None) or measure_error_table(
-                self.denoiser, calibration, rounding, report
+                self.denoiser, calibration, rounding, report, rows=self._rows
             )
         if weighted and self._tables[key].sensitivity is None:
             if self._sensitivity is None:

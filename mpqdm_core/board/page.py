@@ -11,15 +11,14 @@ from string import Template
 from mpqdm_core.board.catalog import MetricInfo, metrics_of, setting_title, setting_words, settings_of
 from mpqdm_core.board.differences import pareto_front
 from mpqdm_core.board.run import KeptRun
-from mpqdm_core.board.store import RunStore
 from mpqdm_core.board.tables import number_words
 
 TEMPLATE = "report.html"
 WIDTH, HEIGHT, MARGIN = 640, 320, 56
 
 
-def to_page(runs: Sequence[KeptRun], store: RunStore, *, title: str = "Runs") -> str:
-    """One HTML file with everything about `runs` in it.
+def to_page(runs: Sequence[KeptRun], read: Callable[[str], bytes], *, title: str = "Runs") -> str:
+    """One HTML file with everything about `runs` in it; `read` gives a file by its hash.
 
     Raises:
         StoreError: a picture is missing or damaged.
@@ -33,7 +32,7 @@ def to_page(runs: Sequence[KeptRun], store: RunStore, *, title: str = "Runs") ->
         device=escape("; ".join(devices) or "not recorded"),
         table=_table(runs),
         chart=_chart(done),
-        pictures=_pictures(done, store),
+        pictures=_pictures(done, read),
         fixed=_fixed(done),
     )
 
@@ -100,7 +99,7 @@ def _chart(runs: Sequence[KeptRun]) -> str:
     )
 
 
-def _pictures(runs: Sequence[KeptRun], store: RunStore) -> str:
+def _pictures(runs: Sequence[KeptRun], read: Callable[[str], bytes]) -> str:
     figures, seen = [], set()
     for number, run in enumerate(runs, start=1):
         if run.pictures is None:
@@ -108,8 +107,8 @@ def _pictures(runs: Sequence[KeptRun], store: RunStore) -> str:
         reference = run.pictures.reference
         if reference is not None and reference not in seen:
             seen.add(reference)
-            figures.append(_figure("full precision", store.blobs.get(reference)))
-        figures.append(_figure(f"{number}. {run.title}", store.blobs.get(run.pictures.drawn)))
+            figures.append(_figure("full precision", read(reference)))
+        figures.append(_figure(f"{number}. {run.title}", read(run.pictures.drawn)))
     return "".join(figures)
 
 
