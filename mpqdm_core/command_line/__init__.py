@@ -16,12 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpqdm_core.command_line import analysis, pictures, training
+from mpqdm_core.command_line import analysis, board, pictures, training
 from mpqdm_core.command_line._console import Result, Stop
 from mpqdm_core.errors import Cancelled, MpqdmError
 
 FAILED, STOPPED = 1, 130
-GROUPS = (analysis, training, pictures)
+GROUPS = (analysis, training, pictures, board)
 
 
 def make_parser() -> argparse.ArgumentParser:
