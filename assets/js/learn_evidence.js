@@ -52,7 +52,7 @@
         marks.push(tools.path(points, kind), tools.dot(...points[0], 4, kind), tools.text(632, place, tools.say(name), { "text-anchor": "end", class: `learn-text ${kind}` }));
       };
       plot("task", "is-second", 20); plot("relation", "is-warm", 38);
-      ["1", "0.1", "0.01", "0.001", "0.0001"].forEach((label, i) => marks.push(tools.text(58, 30 + i * 34, label, { "text-anchor": "end" }), tools.line(64, 26 + i * 34, 632, 26 + i * 34, "is-faint")));
+      ["1", "0.1", "0.01", "10⁻³", "10⁻⁴"].forEach((label, i) => marks.push(tools.text(58, 30 + i * 34, label, { "text-anchor": "end" }), tools.line(64, 26 + i * 34, 632, 26 + i * 34, "is-faint")));
       const end = shown ? shown[shown.length - 1] : start, pull = shown ? shown[0].relationPull : null;
       drawing.show(tools.say("drawing", { task: number(end.task), relation: number(end.relation) }), ...marks);
       tools.cards([["task", number(end.task)], ["relation", number(end.relation), shown ? (end.relation < TARGET ? "good" : "bad") : ""],

@@ -57,7 +57,7 @@ def budget(page):
     """Trade as long as what one channel gives up costs less than what another saves."""
     for _ in range(40):
         prices = page.locator(".learn-price small").all_inner_texts()
-        found = [re.search(r"[\d.e-]+$", text) for text in prices]
+        found = [re.search(r"\d[\d.e-]*$", text) for text in prices]
         cost = [float(m.group()) if m else float("inf") for m in found[0::2]]
         gain = [float(m.group()) if m else 0.0 for m in found[1::2]]
         giver, taker = cost.index(min(cost)), gain.index(max(gain))
