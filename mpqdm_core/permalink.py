@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
 VERSION = 1
-TABS = ("model", "outliers", "budget", "distill", "compare", "export")
+TABS = ("model", "outliers", "budget", "distill", "compare", "ablation", "export")
 POLICIES = ("optimal", "gain", "kurtosis", "uniform", "head-tail", "random")
 WEIGHTINGS = ("none", "relative", "sensitivity")
 SCOPES = ("layer", "model")

@@ -10,7 +10,18 @@ import gradio as gr
 
 from pages._text import ASSETS
 
-SCRIPTS = ("core", "plot", "header", "channel", "compare", "training", "layers")
+SCRIPTS = (
+    "core",
+    "plot",
+    "header",
+    "channel",
+    "compare",
+    "training",
+    "layers",
+    "ablation",
+    "ablation_matrix",
+)
+STYLES = ("explorer", "distill", "learn", "model", "ablation")
 TEAL = gr.themes.Color(
     "#eff7f8",
     "#e1eff1",
@@ -109,7 +120,9 @@ def launch_settings() -> dict[str, Any]:
     """Keyword arguments of `launch`: no history in the browser, no monitoring, only assets are served."""
     return {
         "theme": theme(),
-        "css_paths": [ASSETS / "css" / f"{name}.css" for name in ("explorer", "distill", "learn", "model")],
+        "css_paths": [
+            ASSETS / "css" / f"{name}.css" for name in ("explorer", "distill", "learn", "model", "ablation")
+        ],
         "allowed_paths": [str(ASSETS / "images")],
         "run_history": False,
         "enable_monitoring": False,

@@ -8,6 +8,7 @@ import threading
 
 LATER = (
     "torch",
+    "mpqdm_core.board.laboratory",
     "mpqdm_core.finetune_run",
     "mpqdm_core.loading",
     "mpqdm_core.quantization",

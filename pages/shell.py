@@ -10,7 +10,7 @@ import gradio as gr
 from mpqdm_core import permalink
 from mpqdm_core.errors import MpqdmError
 from mpqdm_core.permalink import PageState
-from pages import _exempt, _guide, budget, compare, distill, export, model, outliers
+from pages import _exempt, _guide, ablation, budget, compare, distill, export, model, outliers
 from pages._bridge import dumps, serve_scripts, view
 from pages._context import LIVE, QUIET, Context
 from pages._precomputed import DEFAULT_MODEL, Precomputed
@@ -22,6 +22,7 @@ TABS = (
     ("Bit budget", "budget", budget),
     ("Distill", "distill", distill),
     ("Compare", "compare", compare),
+    ("Ablation", "ablation", ablation),
     ("Export", "export", export),
 )
 WIDGETS = (
