@@ -1,0 +1,71 @@
+"""The benchmark against other libraries: how it counts, and that files of those installed read back."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import peers
+from benchmarks._peers_methods import PEERS, Peer
+from benchmarks._peers_table import Row, markdown
+
+WEIGHTS = {"0": 64 * 64, "1": 32 * 64}
+
+
+class Counted(Peer):
+    """Ten tables in the first layer, the second left out."""
+
+    def tables(self, layer):
+        return 10 if layer.out_features == 64 else None
+
+
+def test_effective_bits_count_tables_and_layers_that_were_left_out():
+    network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
+    bits, covered = Counted().effective_bits(network, WEIGHTS, 2)
+    assert bits == pytest.approx((2 * 4096 + 16 * 10 + 16 * 2048) / 6144)
+    assert covered == pytest.approx(2 / 3)
+
+
+def row(method, bits, psnr, fid):
+    return Row(
+        method=method,
+        bits=bits,
+        effective_bits=bits + 0.5,
+        covered=1.0,
+        psnr_db=psnr,
+        fid=fid,
+        accuracy=0.9,
+        file_kib=1.0,
+        load_s=0.1,
+        sample_s=0.1,
+    )
+
+
+def test_the_lead_is_the_smallest_over_all_peers():
+    rows = [
+        row("a", 2, 10, 8),
+        row("ours at a's bits", 2, 15, 4),
+        row("b", 2, 14, 6),
+        row("ours at b's bits", 2, 15, 3),
+    ]
+    figures = peers.figures_of(rows, quick=False)
+    assert figures["lead_db_2_bits"].value == 1 and figures["lead_db_2_bits"].met
+    assert figures["fid_ratio_2_bits"].value == 0.5 and figures["peers_2_bits"].value == 2
+    assert peers.figures_of(rows, quick=True)["lead_db_2_bits"].met is None
+
+
+def test_the_table_has_a_line_for_each_row():
+    assert markdown([row("a", 2, 10.04, 8)]).splitlines()[2] == (
+        "| 2 | a | 2.50 | 10.0 | 8 | 0.900 | 1 | 0.10 | 0.100 |"
+    )
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_a_peer_that_is_installed_takes_every_layer_it_is_given(peer):
+    pytest.importorskip(peer.module)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
+    wanted = peer.quantize(copy.deepcopy(network), list(WEIGHTS), 4)
+    bits, covered = peer.effective_bits(wanted, WEIGHTS, 4)
+    assert covered == 1 and 4 < bits < 6
