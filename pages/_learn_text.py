@@ -103,7 +103,7 @@ def glossary(language: str = LANGUAGE) -> str:
 
 
 def _entry(*, name: str, text: str, formula: str = "", source: str = "") -> str:
-    parts = [f"### {name}", text, f"$${formula}$$" if formula else "", f"*{source}*" if source else ""]
+    parts = [f"## {name}", text, f"$${formula}$$" if formula else "", f"*{source}*" if source else ""]
     return "\n\n".join(part for part in parts if part)
 
 

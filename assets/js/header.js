@@ -7,7 +7,7 @@
     const chips = page.node("div", { class: "mpq-chips", role: "status", "aria-label": "What is loaded and chosen" });
     const copy = page.node("button", { class: "mpq-small", type: "button", "data-does": "copy", onclick: copyLink }, "Copy link");
     const theme = page.node("button", { class: "mpq-small", type: "button", "data-does": "theme", onclick: toggleTheme,
-      "aria-label": "Switch between light and dark" }, "Light / dark");
+      title: "Switch between light and dark" }, "Light / dark");
     // On the Learn page the way leads back, and there are no shortcuts to ask for.
     const learning = root.dataset.name === "learn-header";
     const way = page.node("a", { class: "mpq-small", href: learning ? "./" : "learn" }, learning ? "← Explorer" : "Learn");

@@ -23,7 +23,7 @@
       open.textContent = say("open");
       open.href = address.value;
       status.textContent = "";
-      if (!root.firstChild) root.append(node("h3", { class: "teacher-title" }, say("title")), address, node("div", { class: "learn-onward" }, copy, open), status);
+      if (!root.firstChild) root.append(node("h2", { class: "teacher-title" }, say("title")), address, node("div", { class: "learn-onward" }, copy, open), status);
     }
     watch("link", show);
     show();

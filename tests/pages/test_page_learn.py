@@ -61,7 +61,7 @@ def test_every_explained_word_is_in_the_glossary(lesson):
 def test_the_glossary_shows_every_entry_once():
     shown = _learn_text.glossary()
     for entry in table("glossary").values():
-        assert shown.count(f"### {entry['name']}\n") == 1
+        assert shown.count(f"## {entry['name']}\n") == 1
         assert entry["text"] in shown and entry.get("formula", "") in shown
 
 
