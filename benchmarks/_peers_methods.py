@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-TABLE_BITS = 16  # of a scale or zero-point, whatever type a library keeps it in: to its favour
+TABLE_BITS = 16  # of a real scale or zero-point, whatever type a library keeps it in: to its favour
 WEIGHTS = "denoiser.safetensors"
 
 
@@ -44,7 +44,7 @@ class Peer:
         """Quantize layers of a network in place."""
 
     @abstractmethod
-    def tables(self, layer: nn.Module) -> int | None:
+    def tables(self, layer: nn.Module) -> Sequence[Tensor] | None:
         """Scales and zero-points of a layer; None if it was left in full precision."""
 
     @abstractmethod
@@ -65,9 +65,12 @@ class Peer:
         """
         stored, covered = 0, 0
         for name, weights in shapes.items():
-            numbers = self.tables(network.get_submodule(name))
-            covered += 0 if numbers is None else weights
-            stored += weights * TABLE_BITS if numbers is None else weights * bits + TABLE_BITS * numbers
+            tables = self.tables(network.get_submodule(name))
+            covered += 0 if tables is None else weights
+            stored += weights * (TABLE_BITS if tables is None else bits)
+            # A whole zero-point is one of the levels and takes no more bits than a code.
+            for table in tables or ():
+                stored += table.numel() * (TABLE_BITS if table.is_floating_point() else bits)
         total = sum(shapes.values())
         return stored / total, covered / total
 
@@ -85,10 +88,9 @@ class Quanto(Peer):
         quanto.freeze(network)
         return network
 
-    def tables(self, layer: Any) -> int | None:
+    def tables(self, layer: Any) -> Sequence[Tensor] | None:
         """See `Peer`."""
-        parts = [getattr(layer.weight, name, None) for name in ("_scale", "_shift")]
-        return sum(part.numel() for part in parts if part is not None) if parts[0] is not None else None
+        return _present(layer.weight, "_scale", "_shift")
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Peer`."""
@@ -124,10 +126,9 @@ class Torchao(Peer):
         torchao.quantize_(network, config, filter_fn=lambda _module, name: name in chosen)
         return network
 
-    def tables(self, layer: Any) -> int | None:
+    def tables(self, layer: Any) -> Sequence[Tensor] | None:
         """See `Peer`."""
-        scale, zero = (getattr(layer.weight, name, None) for name in ("scale", "zero_point"))
-        return None if scale is None else scale.numel() + (0 if zero is None else zero.numel())
+        return _present(layer.weight, "scale", "zero_point")
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Peer`."""
@@ -192,9 +193,9 @@ class Hqq(Peer):
             setattr(network.get_submodule(parent), child, HqqLayer(layer, packed, meta))
         return network
 
-    def tables(self, layer: Any) -> int | None:
+    def tables(self, layer: Any) -> Sequence[Tensor] | None:
         """See `Peer`."""
-        return layer.scale.numel() + layer.zero.numel() if isinstance(layer, HqqLayer) else None
+        return [layer.scale, layer.zero] if isinstance(layer, HqqLayer) else None
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Peer`."""
@@ -237,12 +238,9 @@ class Sdnq(Peer):
         )
         return quantized
 
-    def tables(self, layer: Any) -> int | None:
+    def tables(self, layer: Any) -> Sequence[Tensor] | None:
         """See `Peer`."""
-        if not hasattr(layer, "sdnq_dequantizer"):
-            return None
-        parts = [getattr(layer, name, None) for name in ("scale", "zero_point")]
-        return sum(part.numel() for part in parts if part is not None)
+        return _present(layer, "scale", "zero_point")
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Peer`."""
@@ -253,6 +251,12 @@ class Sdnq(Peer):
         sdnq: Any = importlib.import_module(self.module)
         loaded: nn.Module = sdnq.load_sdnq_model(str(folder), model_cls=type(fresh), dtype=torch.float32)
         return loaded
+
+
+def _present(owner: Any, *names: str) -> list[Tensor] | None:
+    """The tables that are there; None without the first."""
+    found = [getattr(owner, name, None) for name in names]
+    return None if found[0] is None else [table for table in found if table is not None]
 
 
 PEERS: tuple[Peer, ...] = (Quanto(), Torchao(), Hqq(), Sdnq())

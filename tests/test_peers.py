@@ -14,16 +14,16 @@ WEIGHTS = {"0": 64 * 64, "1": 32 * 64}
 
 
 class Counted(Peer):
-    """Ten tables in the first layer, the second left out."""
+    """Ten scales and four whole zero-points in the first layer, the second left out."""
 
     def tables(self, layer):
-        return 10 if layer.out_features == 64 else None
+        return [torch.ones(10), torch.ones(4).to(torch.int8)] if layer.out_features == 64 else None
 
 
 def test_effective_bits_count_tables_and_layers_that_were_left_out():
     network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
     bits, covered = Counted().effective_bits(network, WEIGHTS, 2)
-    assert bits == pytest.approx((2 * 4096 + 16 * 10 + 16 * 2048) / 6144)
+    assert bits == pytest.approx((2 * 4096 + 16 * 10 + 2 * 4 + 16 * 2048) / 6144)
     assert covered == pytest.approx(2 / 3)
 
 

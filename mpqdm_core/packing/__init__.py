@@ -12,6 +12,7 @@ from mpqdm_core.packing.load import attach_packed, load_packed, mismatch
 from mpqdm_core.packing.manifest import FORMAT_VERSION, Manifest, read_manifest
 from mpqdm_core.packing.network import set_mode
 from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLayer, PackedLinear
+from mpqdm_core.packing.peft_lora import allow_lora
 from mpqdm_core.packing.registration import register
 from mpqdm_core.packing.sizes import LayerSize, PackedFolder, SizeItem, inspect_packed
 
@@ -27,6 +28,7 @@ __all__ = [
     "PackedLayer",
     "PackedLinear",
     "SizeItem",
+    "allow_lora",
     "attach_packed",
     "export_packed",
     "inspect_packed",
