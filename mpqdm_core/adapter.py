@@ -24,7 +24,7 @@ from mpqdm_core.layers import QuantLayer
 from mpqdm_core.lora import LowRank
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser, quantize
-from mpqdm_core.trainable import trained_layers, trained_tensors
+from mpqdm_core.trainable import trained_biases, trained_layers, trained_tensors
 
 FORMAT_VERSION = 1
 
@@ -199,12 +199,16 @@ def load_tensors(student: QuantizedDenoiser, adapter: Adapter) -> None:
         if factor is not None:
             low_rank = LowRank(layer.weight.shape, factor.shape[1], adapter.settings.conv_factors)
             layer.low_rank = low_rank.requires_grad_(False).to(layer.weight.device)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(f"{name}/bias" in adapter.tensors)
     with torch.no_grad():
         for name, tensor in trained_tensors(layers).items():
             kept = adapter.tensors.get(name)
             if kept is None or kept.shape != tensor.shape:
                 raise DataError(f"the adapter does not fit: {name} is missing or has another shape")
             tensor.copy_(kept)
+    for bias in trained_biases(layers):
+        bias.requires_grad_(False)
 
 
 def _top_code(layer: QuantLayer, kind: str) -> Tensor:

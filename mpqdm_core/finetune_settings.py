@@ -17,6 +17,7 @@ NUMBERS_FROM_ZERO = (
     "weight_scale_rate",
     "weight_zero_point_rate",
     "activation_rate",
+    "bias_rate",
 )
 COUNTS = ("steps", "batch_size", "window", "shares")
 
@@ -54,6 +55,7 @@ class FinetuneSettings:
     weight_scale_rate: float = 1e-6  # absolute, or in mean scales of each layer
     weight_zero_point_rate: float = 1e-6
     activation_rate: float = 5e-4  # of scales and zero-points, likewise
+    bias_rate: float = 0.0  # of the layers' biases, which cost no bits; 0: they stay
     relative_rates: bool = False  # scales' rates count in their own mean value
 
     way: Literal["teacher", "student"] = "teacher"  # whose latents are looked at

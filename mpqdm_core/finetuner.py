@@ -32,6 +32,7 @@ from mpqdm_core.trainable import (
     parameter_groups,
     rounded_leaves,
     step_weights,
+    trained_biases,
     trained_layers,
     trained_tensors,
     workers_for,
@@ -143,9 +144,8 @@ class Finetuner:
         counter = ClipCounter(self.layers)
         with rounded_leaves(self.layers) as (_, leaves), counter.listening(), torch.enable_grad():
             losses = self.losses.terms(record, window.slots, window.pictures[:pictures])
-        columns = self.slots.columns if self.slots else []
         weights = {term: getattr(self.settings, f"{term}_weight") for term in losses}
-        norms, total = term_gradients(losses, weights, [*leaves.values(), *columns])
+        norms, total = term_gradients(losses, weights, [*leaves.values(), *self._columns()])
         layer_norms = {name: float(g.norm()) for name, g in zip(leaves, total, strict=False)}
         ratios, clipped = self._guard.ratios(), counter.shares()
         return Diagnosis(
@@ -189,6 +189,10 @@ class Finetuner:
         self._workers.close()
         self.losses.close()
 
+    def _columns(self) -> list[torch.nn.Parameter]:
+        """The input ranges that take gradients."""
+        return self.slots.columns if self.slots else []
+
     def _next(self) -> tuple[Window, TeacherRecord]:
         window, record = self.order.at(self.done), self._record_for()
         if record is not self._record:  # the student's way was walked for these very pictures
@@ -223,7 +227,7 @@ class Finetuner:
             return total * share * len(parts)
 
         with rounded_leaves(self.layers) as (rounded, leaves):
-            inputs = [*leaves.values(), *(self.slots.columns if self.slots else ())]
+            inputs = [*leaves.values(), *trained_biases(self.layers), *self._columns()]
             losses = self._workers.backward(inputs, [functools.partial(loss_of, part) for part in parts])
         reached = [name for name, leaf in leaves.items() if leaf.grad is not None]
         torch.autograd.backward([rounded[n] for n in reached], [leaves[n].grad for n in reached])

@@ -42,6 +42,8 @@ def make_trainable(layers: Mapping[str, QuantLayer], settings: FinetuneSettings)
                     _start_at_error(layer, low_rank)
             layer.weight_scale.requires_grad_(True)
             layer.weight_zero_point.requires_grad_(bool((~layer.mid_rise).any()))
+            if layer.bias is not None:
+                layer.bias.requires_grad_(settings.bias_rate > 0)
     finally:
         torch.set_rng_state(state)
 
@@ -62,6 +64,8 @@ def parameter_groups(
             rate = settings.low_rank_rate * mean_scale
             groups.append({"params": list(layer.low_rank.parameters()), "rate": rate})
         groups.append({"params": [layer.weight_scale], "rate": settings.weight_scale_rate * unit})
+        if layer.bias is not None and layer.bias.requires_grad:
+            groups.append({"params": [layer.bias], "rate": settings.bias_rate})
         if layer.weight_zero_point.requires_grad:
             groups.append({"params": [layer.weight_zero_point], "rate": settings.weight_zero_point_rate})
     if slots is not None:
@@ -75,6 +79,8 @@ def trained_tensors(layers: Mapping[str, QuantLayer]) -> dict[str, Tensor]:
     for name, layer in layers.items():
         tensors[f"{name}/weight_scale"] = layer.weight_scale
         tensors[f"{name}/weight_zero_point"] = layer.weight_zero_point
+        if layer.bias is not None and layer.bias.requires_grad:
+            tensors[f"{name}/bias"] = layer.bias
         if layer.low_rank is not None:
             tensors[f"{name}/low_rank_a"] = layer.low_rank.a
             tensors[f"{name}/low_rank_b"] = layer.low_rank.b
@@ -82,6 +88,11 @@ def trained_tensors(layers: Mapping[str, QuantLayer]) -> dict[str, Tensor]:
             tensors[f"{name}/activation_scale"] = layer.activation.scale
             tensors[f"{name}/activation_zero_point"] = layer.activation.zero_point
     return tensors
+
+
+def trained_biases(layers: Mapping[str, QuantLayer]) -> list[Tensor]:
+    """The biases that take gradients."""
+    return [layer.bias for layer in layers.values() if layer.bias is not None and layer.bias.requires_grad]
 
 
 @contextmanager

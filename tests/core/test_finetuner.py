@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_quant import small_calibration, small_denoiser, uniform_plan
 
+from mpqdm_core.adapter import load_tensors, take_adapter
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.finetuner import Finetuner
@@ -41,8 +42,25 @@ def test_training_lowers_the_loss_on_the_record():
     run.close()
 
 
+def test_biases_alone_lower_the_loss_and_travel_in_the_adapter():
+    still = dict(rank=None, low_rank_rate=0.0, weight_scale_rate=0.0, weight_zero_point_rate=0.0)
+    run = tuner(steps=30, bias_rate=3e-3, activation_rate=0.0, **still)
+    before = run.evaluate(small_record())["task"]
+    for _ in range(30):
+        run.step()
+    after = run.evaluate(small_record())["task"]
+    assert after < 0.9 * before
+    adapter = take_adapter(run.student, run.settings, timesteps=small_record().timesteps, steps=30)
+    run.close()
+    other = student()
+    load_tensors(other, adapter)
+    fresh = Finetuner(other, small_record(), FinetuneSettings(**FAST), teacher=small_denoiser())
+    assert fresh.evaluate(small_record())["task"] == pytest.approx(after, rel=1e-4)
+    fresh.close()
+
+
 def test_gradients_of_a_window_equal_one_plain_backward_pass_over_all_of_it():
-    run = tuner(relation_weight=0.5, shares=2, batch_size=4)
+    run = tuner(relation_weight=0.5, shares=2, batch_size=4, bias_rate=1e-3)
     window, record = run._next()
     got = run._backward(record, window)
     named = list(run.student.denoiser.network.named_parameters())
