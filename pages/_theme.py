@@ -120,9 +120,7 @@ def launch_settings() -> dict[str, Any]:
     """Keyword arguments of `launch`: no history in the browser, no monitoring, only assets are served."""
     return {
         "theme": theme(),
-        "css_paths": [
-            ASSETS / "css" / f"{name}.css" for name in ("explorer", "distill", "learn", "model", "ablation")
-        ],
+        "css_paths": [ASSETS / "css" / f"{name}.css" for name in STYLES],
         "allowed_paths": [str(ASSETS / "images")],
         "run_history": False,
         "enable_monitoring": False,
