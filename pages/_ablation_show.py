@@ -47,6 +47,7 @@ def board(
                     "unit": info.unit,
                     "hint": info.hint,
                     "higher": info.higher_is_better,
+                    "minor": info.minor,
                 }
                 for info in metrics
             ],

@@ -100,14 +100,14 @@ def build(ctx: Context) -> Ablation:
 
 
 def _file_row() -> tuple[Any, ...]:
-    with gr.Row(equal_height=True):
+    with gr.Row(equal_height=False, elem_id="run-files"):
         kind = gr.Dropdown(
             list(FORMATS), value="html", label="Export the ticked runs, or all shown", elem_id="export-kind"
         )
-        export = gr.Button("Write the file", elem_id="export")
+        export = gr.Button("Write the file", elem_id="export", min_width=120)
         download = gr.DownloadButton("Download", elem_id="export-download", visible=False, variant="primary")
-        add = gr.UploadButton("Add runs from a zip", file_types=[".zip"], elem_id="add-runs")
-        delete = gr.Button("Delete the ticked runs", elem_id="delete-runs", variant="stop")
+        add = gr.UploadButton("Add runs from a zip", file_types=[".zip"], elem_id="add-runs", min_width=120)
+        delete = gr.Button("Delete the ticked runs", elem_id="delete-runs", min_width=120)
     return kind, export, download, add, delete
 
 

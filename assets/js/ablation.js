@@ -12,9 +12,9 @@
     const differing = node("input", { type: "checkbox", checked: true, onchange: () => draw() });
     const count = node("span", { class: "mpq-count", role: "status" });
     const clear = node("button", { type: "button", class: "mpq-small", onclick: () => { shared.chosen.clear(); shared.box = null; search.value = ""; page.emit("ablation", "table"); draw(); tell(); } }, "Show all");
-    const bar = node("div", { class: "mpq-inline" }, search, node("label", {}, differing, " Only settings that differ"), count, clear);
+    const bar = node("div", { class: "mpq-inline" }, search, node("label", {}, differing, " Only what differs"), count, clear);
     const box = node("div", { class: "mpq-runs", tabindex: 0, role: "region", "aria-label": "Kept runs" });
-    const empty = node("p", { class: "mpq-hint" }, "No runs yet. Choose what to vary and press the button: each cell appears here as soon as it is computed.");
+    const empty = node("p", { class: "mpq-hint" }, "Nothing is kept yet.");
     root.append(bar, empty, box);
     let board = null, sort = { key: null, falling: false }, told = "";
 
@@ -38,8 +38,10 @@
 
     function columns(runs) {
       if (!differing.checked) return board.settings;
-      return board.settings.filter(([key]) => new Set(runs.map((run) => String(run.settings[key]))).size > 1);
+      const told = (key) => runs.filter((run) => run.state !== "waiting" || run.settings[key]).map((run) => String(run.settings[key]));
+      return board.settings.filter(([key]) => new Set(told(key)).size > 1);
     }
+    const metrics = () => board.metrics.filter((info) => !differing.checked || !info.minor);
 
     function head(key, title, hint) {
       const now = sort.key === key ? (sort.falling ? "descending" : "ascending") : "none";
@@ -79,8 +81,8 @@
       const line = node("tr", { class: `is-${run.state}${pinned ? " is-pinned" : ""}${tick.checked ? " is-chosen" : ""}`, "data-run": run.id },
         node("td", {}, usable || run.state === "failed" ? tick : ""), node("td", {}, usable ? pin : ""), name,
         ...shown.map(([key]) => node("td", {}, run.settings[key] ?? "")));
-      if (usable) line.append(...board.metrics.map((info) => value(run.metrics[info.name], run.change[info.name], info.higher)));
-      else line.append(node("td", { colspan: Math.max(1, board.metrics.length), class: "mpq-told" }, run.error || MARKS[run.state]));
+      if (usable) line.append(...metrics().map((info) => value(run.metrics[info.name], run.change[info.name], info.higher)));
+      else line.append(node("td", { colspan: Math.max(1, metrics().length), class: "mpq-told" }, run.error || MARKS[run.state]));
       return line;
     }
 
@@ -92,7 +94,7 @@
       measured = Object.fromEntries(board.metrics.map((info) => [info.name, info]));
       const top = node("tr", {}, node("td", {}, node("span", { class: "mpq-sr" }, "Choose")), node("td", {}, node("span", { class: "mpq-sr" }, "Pin")), head("title", "Run", "Sort by name"),
         ...shown.map(([key, title]) => head(key, title, `Sort by ${title}`)),
-        ...board.metrics.map((info) => head(info.name, info.unit ? `${info.title}, ${info.unit}` : info.title, info.hint)));
+        ...metrics().map((info) => head(info.name, info.unit ? `${info.title}, ${info.unit}` : info.title, info.hint)));
       const place = [box.scrollLeft, box.scrollTop];
       box.replaceChildren(node("table", {}, node("thead", {}, top), node("tbody", {}, ...runs.map((run) => row(run, shown)))));
       [box.scrollLeft, box.scrollTop] = place;
@@ -122,7 +124,9 @@
   page.kinds["ablation-scatter"] = ({ root, props, watch }) => {
     const plotly = () => window.moduleName || window.Plotly;
     const chart = page.node("div", { class: "mpq-chart" });
-    root.append(chart);
+    const empty = page.node("div", { class: "mpq-empty" }, page.node("b", {}, "No runs yet"),
+      "Every combination of what is ticked becomes a cell. Press the button: each finished cell appears here as a point, quality against cost.");
+    root.append(chart, empty);
     root.tabIndex = 0;
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", root.dataset.label || "chart");
@@ -132,6 +136,7 @@
       const figure = page.payload(props.fig);
       if (!root.clientWidth || !plotly()) return;
       root.classList.toggle("is-empty", !figure);
+      empty.hidden = Boolean(figure);
       if (!figure) return;
       width = root.clientWidth;
       chart.style.height = `${root.dataset.height}px`;

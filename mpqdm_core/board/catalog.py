@@ -18,6 +18,7 @@ class MetricInfo:
     higher_is_better: bool
     quality: bool  # how close the pictures are; the others are what that costs
     hint: str
+    minor: bool = False  # left out of short tables
 
 
 METRICS = (
@@ -44,6 +45,7 @@ METRICS = (
         higher_is_better=False,
         quality=True,
         hint="Mean square error of the pictures, values from 0 to 1. 0 is the same.",
+        minor=True,
     ),
     MetricInfo(
         name="latent_snr_db",
@@ -68,6 +70,7 @@ METRICS = (
         higher_is_better=False,
         quality=False,
         hint="Mean bits per quantized weight, without scales.",
+        minor=True,
     ),
     MetricInfo(
         name="size_mib",

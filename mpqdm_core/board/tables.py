@@ -53,7 +53,7 @@ def to_latex(runs: Sequence[KeptRun]) -> str:
     """A booktabs table: the settings that differ, then metrics with their intervals."""
     kept = [run for run in runs if run.state == "done"]
     names = settings_of(kept, differing=True) or ("policy",)
-    metrics = [info for info in metrics_of(kept) if info.name != "nominal_bits"]
+    metrics = [info for info in metrics_of(kept) if not info.minor]
     heads = [setting_title(name) for name in names] + [_head(info) for info in metrics]
     lines = [
         r"% needs \usepackage{booktabs}; intervals are 95 % bootstrap intervals over pictures",
