@@ -64,6 +64,7 @@ def _running(command, port, tmp_path_factory):
         **os.environ,
         **QUIET,
         "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")),
+        "MPQDM_RUNS": str(tmp_path_factory.mktemp("runs")),
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
     }
