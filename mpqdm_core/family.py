@@ -27,8 +27,8 @@ class Family:
     prompted family: prompts), one generator per sample and settings, and returns (N, H, W, channels) in
     [0, 1]. `decode` takes pipeline and (N, C, h, w) and returns (N, channels, H, W) in [0, 1]. `example`
     takes a network and returns arguments for one forward pass of one sample. `classes` takes a pipeline and
-    returns the number of classes and their names, or None. `unpack` takes pipeline and latents as the scheduler sees
-    them and returns (N, C, h, w), `pack` goes back; None where the scheduler sees that shape.
+    returns the number of classes and their names, or None. `unpack` takes pipeline and latents as the
+    scheduler sees them and returns (N, C, h, w), `pack` goes back; None where it sees that shape.
     """
 
     name: str

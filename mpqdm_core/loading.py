@@ -134,7 +134,10 @@ def find_family(folder: str | Path, index: Mapping[str, Any]) -> Family:
                 return family
     known = listed(name for family in FAMILIES.values() for name in family.folder_classes)
     what = "pipeline without a class name" if found is None else shown(found)
-    raise LoadError(f"{folder} holds a {what}; supported are {known}")
+    raise LoadError(
+        f"{folder} holds a {what}; supported are {known}. Without drawing, the weights of any network of "
+        "diffusers can be analysed, allocated and rounded: see open_stored and quantize_weights"
+    )
 
 
 def _part_folders(folder: Path, index: Mapping[str, Any], family: Family) -> dict[str, str]:
@@ -188,6 +191,20 @@ def _build(folder: Path, index: Mapping[str, Any], family: Family, folders: Mapp
             f"got {shown(scale)}"
         )
     return family.pipeline_class(**built, **extra)
+
+
+def load_network(folder: Path, name: str, cls: type[Any]) -> Any:
+    """Load a model of diffusers from a subfolder, on the CPU in float32.
+
+    Args:
+        folder: of the pipeline, or the parent of the model's own.
+        name: of the subfolder.
+        cls: of the model.
+
+    Raises:
+        LoadError: its files are missing, damaged, or do not fit each other.
+    """
+    return _load_part(folder, name, cls)
 
 
 def _load_part(folder: Path, name: str, cls: type[Any], family: Family | None = None) -> Any:

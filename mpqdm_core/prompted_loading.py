@@ -82,11 +82,11 @@ def folder_prompts(folder: Path) -> tuple[str, ...] | None:
         return None
     prompts = read_json(folder, PROMPTS_FILE).get("prompts")
     fine = isinstance(prompts, list) and 0 < len(prompts) <= MAX_PROMPTS
-    if not fine or not all(isinstance(prompt, str) and prompt.isprintable() for prompt in prompts):
+    if not fine or not all(isinstance(prompt, str) and prompt.isprintable() for prompt in prompts or ()):
         raise LoadError(
             f'{folder / PROMPTS_FILE} must be {{"prompts": [...]}} with 1 to {MAX_PROMPTS} lines of text'
         )
-    return tuple(prompts)
+    return tuple(prompts or ())
 
 
 def _entries(folder: Path, index: Mapping[str, Any], family: Family) -> dict[str, str | None]:
@@ -117,9 +117,9 @@ def _entries(folder: Path, index: Mapping[str, Any], family: Family) -> dict[str
     return found
 
 
-def _load_tokenizer(folder: Path, part: str, cls: type[Any]) -> Any:
+def _load_tokenizer(folder: Path, part: str, cls: Any) -> Any:
     where = _whole_folder(folder, part)
-    return cls.from_pretrained(where, local_files_only=True)  # type: ignore[attr-defined]
+    return cls.from_pretrained(where, local_files_only=True)
 
 
 def _load_text_model(folder: Path, part: str, cls: Any) -> Any:

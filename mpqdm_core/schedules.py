@@ -129,6 +129,7 @@ def step_factors(scheduler: Any, timesteps: Sequence[int]) -> Tensor:
         scheduler: of the model.
         timesteps: falling.
     """
+    factors: Tensor
     now = torch.tensor(timesteps, dtype=torch.float64)
     if prediction_kind(scheduler) == "flow":
         share = now / float(scheduler.config.num_train_timesteps)
@@ -138,8 +139,10 @@ def step_factors(scheduler: Any, timesteps: Sequence[int]) -> Tensor:
     a = alphas[[min(step, len(alphas) - 1) for step in timesteps]]
     after = torch.cat([a[1:], torch.as_tensor(last).double().reshape(1)])
     if prediction_kind(scheduler) == "v_prediction":
-        return (a * (1 - after)).sqrt() - (after * (1 - a)).sqrt()
-    return (1 - after).sqrt() - (after * (1 - a) / a).sqrt()
+        factors = (a * (1 - after)).sqrt() - (after * (1 - a)).sqrt()
+    else:
+        factors = (1 - after).sqrt() - (after * (1 - a) / a).sqrt()
+    return factors
 
 
 def _signal_and_noise(scheduler: Any, timestep: Any, kind: str) -> tuple[float, float]:

@@ -73,6 +73,6 @@ def mapping_note(known: Sequence[int], visited: Sequence[int]) -> str:
     nearest = {step: known[nearest_timestep(step, known)] for step in borrowed}
     farthest = max(borrowed, key=lambda step: abs(nearest[step] - step))
     return (
-        f"{len(borrowed)} of {len(set(visited))} timesteps have no activation ranges of their own and use those"
-        f" of the nearest one that has; the farthest is {farthest}, which uses those of {nearest[farthest]}."
+        f"{len(borrowed)} of {len(set(visited))} timesteps have no activation ranges of their own and use "
+        f"those of the nearest one that has; the farthest is {farthest}, which uses {nearest[farthest]}'s."
     )

@@ -93,7 +93,7 @@ def _stable_diffusion(**changes):
 def _stable_diffusion_xl():
     unet = text_unet(
         cross_attention_dim=2 * WIDTH, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=POOLED + 6 * 8, transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=POOLED + 6 * 8, transformer_layers_per_block=(1, 1),
         use_linear_projection=True,
     )  # fmt: skip
     return StableDiffusionXLPipeline(
