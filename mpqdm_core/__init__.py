@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from mpqdm_core.errors import MpqdmError as MpqdmError
     from mpqdm_core.errors import SettingsError as SettingsError
     from mpqdm_core.errors import ShapeError as ShapeError
+    from mpqdm_core.families import with_prompts as with_prompts
     from mpqdm_core.finetune_run import finetune as finetune
     from mpqdm_core.finetune_settings import FinetuneSettings as FinetuneSettings
+    from mpqdm_core.generic_family import open_network as open_network
+    from mpqdm_core.generic_family import quantize_weights as quantize_weights
     from mpqdm_core.hub import describe_hub_model as describe_hub_model
     from mpqdm_core.hub import fetch_hub_model as fetch_hub_model
     from mpqdm_core.loading import bundled_models as bundled_models
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from mpqdm_core.recipes import get_recipe as get_recipe
     from mpqdm_core.sampling import Samples as Samples
     from mpqdm_core.sampling import sample as sample
+    from mpqdm_core.schedules import with_scheduler as with_scheduler
     from mpqdm_core.sensitivity import channel_sensitivity as channel_sensitivity
     from mpqdm_core.stored_weights import open_stored as open_stored
     from mpqdm_core.streaming import stored_error_table as stored_error_table
@@ -104,13 +108,17 @@ _HOME = {
     "load_denoiser": "mpqdm_core.loading",
     "load_packed": "mpqdm_core.packing",
     "measure_error_table": "mpqdm_core.measure",
+    "open_network": "mpqdm_core.generic_family",
     "open_stored": "mpqdm_core.stored_weights",
     "outlier_stats": "mpqdm_core.outliers",
     "quantize": "mpqdm_core.quantization",
+    "quantize_weights": "mpqdm_core.generic_family",
     "record_teacher": "mpqdm_core.teacher",
     "sample": "mpqdm_core.sampling",
     "stored_error_table": "mpqdm_core.streaming",
     "stored_outlier_stats": "mpqdm_core.streaming",
+    "with_prompts": "mpqdm_core.families",
+    "with_scheduler": "mpqdm_core.schedules",
 }
 
 __all__ = [
@@ -157,13 +165,17 @@ __all__ = [
     "load_denoiser",
     "load_packed",
     "measure_error_table",
+    "open_network",
     "open_stored",
     "outlier_stats",
     "quantize",
+    "quantize_weights",
     "record_teacher",
     "sample",
     "stored_error_table",
     "stored_outlier_stats",
+    "with_prompts",
+    "with_scheduler",
 ]
 
 

@@ -95,7 +95,7 @@ def test_fused_projections_are_rounded_as_their_parts_are():
     for fused in (False, True):
         if fused:
             pipeline = text_pipeline("stable-diffusion")
-            pipeline.fuse_qkv_projections()
+            pipeline.fuse_qkv_projections(vae=False)
             model = make_denoiser(
                 pipeline, FAMILIES["stable-diffusion"], name="fused", source="test",
                 prompts=text_denoiser("stable-diffusion").class_names,
@@ -140,8 +140,7 @@ def test_grouped_convolutions_go_the_whole_way():
     expected = outputs.double().square().mean(dim=(0, 2, 3)).detach().numpy()
     place = table.layer_names.index(name)
     energy = table.energy[table.layer_start[place] : table.layer_start[place + 1]]
-    ratio = energy / expected  # positions are drawn with repetition: the mean of a sample of them
-    assert 0.8 < np.median(ratio) < 1.25
+    np.testing.assert_allclose(energy, expected, rtol=1e-4)  # every position was measured
     student = quantize(model, calibration, uniform(model, 8), QuantSettings(activation_bits=None)).denoiser
     reference = sample(model, labels=None, seeds=[1], settings=steps).latents
     drawn = sample(student, labels=None, seeds=[1], settings=steps).latents

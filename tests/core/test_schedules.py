@@ -105,7 +105,6 @@ def fields(denoiser):
 
 def test_the_predicted_picture_of_a_flow_is_the_formula():
     samples = draw(text_denoiser("stable-diffusion-3"), settings=few_steps("stable-diffusion-3"))
-    sigma = 3.0 * np.linspace(1, 0, 3) / 3  # shifted by 3: 3 s / (1 + 2 s)
     sigma = samples.timesteps.reshape(-1, 1, 1, 1, 1) / 1000
     expected = samples.trajectory - sigma * samples.predictions
     tolerance = 0.0006 * np.abs(samples.predictions).max()  # timesteps are rounded to whole ones
@@ -155,7 +154,7 @@ def test_what_was_made_for_one_sampler_serves_another_and_says_so():
     other = with_scheduler(student, "dpm-solver++")
     reference, candidate = draw(with_scheduler(model, "dpm-solver++")), draw(other)
     visited = reference.timesteps.tolist()
-    assert visited[0] == 999
+    assert not set(visited) <= set(calibration.timesteps)
     (note,) = candidate.notes
     assert note == mapping_note((750, 500, 250, 0), visited)
     assert note in compare(reference, candidate).notes
