@@ -9,16 +9,18 @@ import pytest
 from PIL import Image
 from tiny_models import CLASS_NAMES, latent_scheduler, tiny_unet, tiny_vae
 
+from mpqdm_core.board import precompute
 from mpqdm_core.board.cells import finetuning_of, rounding_of
 from mpqdm_core.board.costs import bit_operations, estimate
 from mpqdm_core.board.engine import CellWork, run_sweep
 from mpqdm_core.board.laboratory import Laboratory
 from mpqdm_core.board.script import to_script
+from mpqdm_core.board.shelf import Shelf
 from mpqdm_core.board.store import RunStore
 from mpqdm_core.board.sweep import FINETUNINGS, Cell, Effort, SweepSettings, cell_id
 from mpqdm_core.calibration import CalibrationSettings, calibrate
 from mpqdm_core.denoiser import SamplerSettings
-from mpqdm_core.errors import Cancelled, LoadError, SettingsError
+from mpqdm_core.errors import Cancelled, LoadError, MpqdmError, SettingsError
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import RowSettings
 from mpqdm_core.metrics import psnr_db
@@ -236,3 +238,24 @@ def test_kept_cells_make_the_estimate_better():
     assert "1 kept cells" in better.basis
     assert estimate((), Effort(), macs=1, calls=1).seconds == 0
     assert isinstance(cells[0], Cell)
+
+
+def test_the_shipped_board_is_written_once_and_not_too_large(lab, store, tmp_path, monkeypatch):
+    cells = SweepSettings(policies=("uniform",), average_bits=(4.0,), effort=EFFORT).cells()
+    shelf = Shelf(tmp_path / "board")
+    size = precompute.precompute(lab, cells, store, shelf)
+    assert size == sum(path.stat().st_size for path in shelf.folder.rglob("*") if path.is_file())
+    run = shelf.runs()[0]
+    assert run.title == "uniform W4A8" and all(shelf.blobs.has(name) for name in run.blobs)
+    monkeypatch.setattr(lab, "compute", None)  # nothing is computed again
+    (shelf.blobs.folder / "00").mkdir(exist_ok=True)
+    (shelf.blobs.folder / "00" / "left-over").write_bytes(b"of another model")
+    assert precompute.precompute(lab, cells, store, shelf) == size
+    monkeypatch.setattr(precompute, "MAX_BYTES", 100)
+    with pytest.raises(MpqdmError, match="at most 100 are shipped"):
+        precompute.precompute(lab, cells, store, shelf)
+    (shelf.folder / "runs.json").write_text("[{]")
+    with pytest.raises(LoadError, match="cannot be read"):
+        shelf.runs()
+    assert Shelf(tmp_path / "nowhere").runs() == ()
+    assert 20 <= len(precompute.planned()) <= 60
