@@ -221,8 +221,8 @@ class Sdnq(Peer):
 
     name, module, widths = "sdnq", "sdnq", (2, 3, 4, 8)
     limits = (
-        "sdnq would choose groups of 8 weights at 2 bits, whose tables cost 4 bits a weight: it was given groups "
-        "of 32; its torch.compile is off, since compiling takes longer than all pictures here"
+        "sdnq would choose groups of 8 weights at 2 bits, whose tables cost 4 bits a weight: it was given "
+        "groups of 32; its torch.compile is off, since compiling takes longer than all pictures here"
     )
     group = 32
 
