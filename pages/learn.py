@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -16,6 +17,7 @@ from pages._plain_view import CHAPTERS, COURSE, plain_view
 from pages._precomputed import DEFAULT_MODEL, Precomputed
 
 TITLE, PATH = "Learn", "/learn"
+TABS = ("lessons", "quiz", "glossary", "teacher")
 LATEX = [{"left": "$$", "right": "$$", "display": True}]
 
 
@@ -25,18 +27,18 @@ def build(demo: gr.Blocks) -> None:
     with demo.route(TITLE, PATH, show_in_navbar=False):
         gr.Navbar(visible=False)  # the header has the link to the other page
         _header()
-        with gr.Tabs(elem_id="learn-tabs", overflow_behavior="wrap"):
+        with gr.Tabs(elem_id="learn-tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab(words["lessons"], id="lessons", elem_id="tab-lessons"):
                 course = _lessons()
-            with gr.Tab(words["quiz"], id="quiz", elem_id="tab-quiz") as opened:
-                _quiz.wire(opened, _quiz.build())
+            with gr.Tab(words["quiz"], id="quiz", elem_id="tab-quiz"):
+                _quiz.wire(_quiz.build())
             with gr.Tab(words["glossary"], id="glossary", elem_id="tab-glossary"):
                 gr.Markdown(
                     glossary(), latex_delimiters=LATEX, elem_id="glossary", elem_classes=["learn-glossary"]
                 )
             with gr.Tab(words["teacher"], id="teacher", elem_id="tab-teacher"):
                 _teacher.wire(demo, _teacher.build())
-        demo.load(on_open, None, course, **QUIET)
+        demo.load(on_open, None, [course, tabs], **QUIET)
 
 
 def _header() -> None:
@@ -64,10 +66,12 @@ def _lessons() -> gr.HTML:
     )
 
 
-def on_open(request: gr.Request) -> gr.HTML:
-    """Send the texts in the language the link asks for."""
-    asked = str(request.query_params.get("lang", LANGUAGE))
-    return gr.HTML(course=dumps(course_of(asked if asked in languages() else LANGUAGE)))
+def on_open(request: gr.Request) -> tuple[gr.HTML, Any]:
+    """Send the texts in the language the link asks for, and open the tab it names."""
+    asked, tab = request.query_params.get("lang"), request.query_params.get("open")
+    language = str(asked) if asked in languages() else LANGUAGE
+    shown = gr.HTML(course=dumps(course_of(language)))
+    return shown, gr.Tabs(selected=tab) if tab in TABS else gr.skip()
 
 
 def course_of(language: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
   const page = (window.mpqdm = window.mpqdm || {});
   page.kinds = page.kinds || {};
 
-  page.kinds.quiz = ({ root, props, watch }) => {
+  page.kinds.quiz = ({ root, props, watch, trigger }) => {
     const { node } = page;
     let data = null, say = null, images = {}, deck = [], asked = null, score = { right: 0, tries: 0 };
     const loadImage = (source) => new Promise((resolve, reject) => {
@@ -98,5 +98,6 @@
 
     watch(["pair", "words"], load);
     load();
+    if (!data) trigger("ask", {});
   };
 })();

@@ -123,7 +123,7 @@ def test_every_task_is_solved_from_the_page_alone_and_remembered(visit):
     page.wait_for_selector("[data-lesson=relation]")
     page.click(".learn-term")
     page.wait_for_selector(".learn-note:visible")
-    page.click("#tab-quiz-button")
+    page.goto(f"{visit.address}learn?open=quiz", wait_until="domcontentloaded")
     for tries in (1, 2):
         page.locator("[data-side=left]").click()
         page.wait_for_selector(f"#quiz [data-tries='{tries}']")
