@@ -42,20 +42,12 @@ def bits_figure(bars: Sequence[Bar]) -> Figure:
     layout = {
         "barmode": "stack",
         "xaxis": {
-            "title": {"text": "bits for each weight of the quantized layers"},
+            "title": {"text": "bits a weight of quantized layers"},
             "range": [0, 1.16 * max(totals, default=1.0)],
         },
         "yaxis": {"autorange": "reversed", "showgrid": False, "automargin": True},
-        "showlegend": True,
-        "legend": {
-            "orientation": "h",
-            "traceorder": "normal",
-            "x": 0,
-            "y": -0.34,
-            "yanchor": "top",
-            "font": {"size": 11},
-        },
-        "margin": {"l": 70, "t": 12, "b": 120},
+        "showlegend": False,  # keys in HTML beside it find room on a phone too
+        "margin": {"l": 70, "t": 12},
         "bargap": 0.35,
         "annotations": [
             {
@@ -70,4 +62,4 @@ def bits_figure(bars: Sequence[Bar]) -> Figure:
             for name, total in zip(names, totals, strict=True)
         ],
     }
-    return {"data": traces, "layout": layout, "meta": {"height": 330, "view": "export-bits"}}
+    return {"data": traces, "layout": layout, "meta": {"height": 240, "view": "export-bits"}}

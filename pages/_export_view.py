@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from html import escape
 
 from pages._bridge import dumps
-from pages._export_figure import bits_figure
+from pages._export_figure import COLOURS, bits_figure
 from pages._html import Card, cards, outcome, table, warning
 from pages._layers import short
 from pages._packed_store import Shown
@@ -41,7 +42,7 @@ def heading(shown: Shown) -> str:
     if shown.mismatch:
         return outcome(said) + warning(f"It does not belong to the open model: {shown.mismatch}.")
     match = "" if shown.archive else " It was made from the model that is open here; every tensor is whole."
-    return outcome(said + match, "good")
+    return outcome(said + match, "good" if match else "")
 
 
 def sizes(shown: Shown) -> str:
@@ -90,7 +91,7 @@ def chart(shown: Shown) -> str:
 
 
 def account(shown: Shown) -> str:
-    """Every byte of the denoiser's file."""
+    """Every byte of the denoiser's file, after the keys of the chart above it."""
     packed = shown.packed
     rows = [
         [
@@ -102,7 +103,14 @@ def account(shown: Shown) -> str:
         for item in packed.items
     ]
     rows.append(["the file", f"{packed.file_bytes / KIB:,.1f}", "100.0%", ""])
-    return table(["In the denoiser's file", "KiB", "Share", "Bits a weight"], rows)
+    known = {item.name for item in packed.items if item.bytes}
+    keys = "".join(
+        f'<span><i style="background:{colour}"></i>{escape(part)}</span>'
+        for part, colour in COLOURS.items()
+        if part in known
+    )
+    told = f'<div class="mpq-keys" aria-hidden="true">{keys}</div>'
+    return told + table(["In the denoiser's file", "KiB", "Share", "Bits a weight"], rows)
 
 
 def layers(shown: Shown) -> str:
@@ -122,7 +130,7 @@ def layers(shown: Shown) -> str:
                 f"{layer.bytes_full_precision / max(layer.bytes, 1):.1f} times",
             ]
         )
-    return table(["Layer", "Channels", "Mean bits", "Inputs", "KiB", "Smaller by"], rows)
+    return table(["Layer", "Channels at bits", "Mean bits", "Inputs", "KiB", "Smaller by"], rows)
 
 
 def manifest_text(shown: Shown) -> str:
@@ -136,11 +144,12 @@ def manifest_text(shown: Shown) -> str:
 def loading_code(shown: Shown) -> str:
     """The lines that load it."""
     name = shown.name.removesuffix(".zip")
+    labels = "labels=[0, 1], " if shown.packed.manifest.num_classes else ""
     if not shown.network:
         return (
             "from mpqdm_core import load_packed, sample\n\n"
             f'model = load_packed("{name}")  # the unzipped folder\n'
-            "pictures = sample(model.denoiser, seeds=[1, 2]).images\n"
+            f"pictures = sample(model.denoiser, {labels}seeds=[1, 2]).images\n"
         )
     return (
         "import mpqdm_core.packing  # from now on diffusers reads the format\n"

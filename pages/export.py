@@ -75,11 +75,11 @@ def build(ctx: Context) -> Export:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
             model = gr.Dropdown(
-                [("the plan of Bit budget", PLAN)],
+                [("the plan", PLAN)],
                 value=PLAN,
                 label="What to export",
                 elem_id="export-model",
-                info="The plan, rounded; or a model fine-tuned on Distill.",
+                info="The plan of Bit budget, rounded; or a model fine-tuned on Distill.",
             )
             scales = gr.Radio(
                 list(SCALES),
@@ -109,6 +109,7 @@ def build(ctx: Context) -> Export:
             chart = view(
                 "plot", label="Bits of a weight, counted in three ways", elem_id="export-bits", fig=""
             )
+            account = gr.HTML(elem_id="export-account")
             code = gr.Code(
                 language="python",
                 label="Load it in Python",
@@ -116,7 +117,6 @@ def build(ctx: Context) -> Export:
                 elem_id="export-code",
                 visible=False,
             )
-            account = gr.HTML(elem_id="export-account")
             with gr.Accordion("Layer by layer", open=False):
                 layers = gr.HTML(elem_id="export-layers")
             with gr.Accordion("The manifest", open=False):
@@ -170,7 +170,7 @@ def on_open(session: str | None, plan: Any, chosen: Any) -> Any:
     """Offer the plan and the fine-tuned models of this model."""
     with as_sentences():
         solved = SOLVED.get(tuple(plan)) if plan else None
-        words = "the plan of Bit budget"
+        words = "the plan"
         if solved is not None:
             words += f": {solved.choice.settings.policy}, {solved.allocation.plan.mean_bits:.2f} bits"
         offers = [offer for offer in offered_for(session) if hasattr(offer.adapter, "losses")]
