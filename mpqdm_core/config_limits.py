@@ -19,6 +19,7 @@ from mpqdm_core.strict_json import shown
 MAX_NUMBER = 10**7  # vocabularies have 10**5 entries, nothing in a configuration has more
 MAX_SIDE = 1024  # of what is denoised, in pixels
 MAX_TIMESTEPS = 10**5
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 MAX_GRID_NUMBERS = 2**31  # of a table of positions
 MIN_MAX_MACS = 2 * 10**12  # of one call; seconds on two cores
 MAX_MACS_PER_WEIGHT = 2**14  # positions that a weight serves; 4,096 in a picture of 1,024 x 1,024 pixels
@@ -35,6 +36,8 @@ def check_model_config(config: Mapping[str, Any], tensors: int, where: str) -> N
     Raises:
         LoadError: a number is out of bounds.
     """
+    if "auto_map" in config:
+        raise LoadError(f"the configuration of {where} asks for code of its own, which is not run")
     for key, value in _numbers(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise LoadError(f"{shown(key)} in the configuration of {where} is not finite; save it again")
@@ -65,6 +68,11 @@ def check_schedule_config(config: Mapping[str, Any], where: str) -> None:
         raise LoadError(
             f"num_train_timesteps in the schedule of {where} must be a whole number from 1 to "
             f"{MAX_TIMESTEPS:,}, got {shown(steps)}"
+        )
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in PREDICTIONS:
+        raise LoadError(
+            f"prediction_type in the schedule of {where} is {shown(kind)}; known are {', '.join(PREDICTIONS)}"
         )
     betas = config.get("trained_betas")
     if isinstance(betas, list) and len(betas) > MAX_TIMESTEPS:

@@ -129,7 +129,7 @@ def _family(name: str, pipeline_class: str) -> tuple[Family | None, str]:
     try:
         return find_family(name, index), ""
     except LoadError as error:
-        return None, str(error)
+        return None, str(error).split(". ")[0]  # what follows is for those who write programs
 
 
 def _used(parts: Sequence[ModelPart], family: Family | None) -> tuple[ModelPart, ...]:

@@ -48,9 +48,7 @@ def parts_table(parts: Sequence[Any]) -> str:
         f'<span class="mpq-part-size">{escape(_size(part))}</span></li>'
         for part in sorted(sized, key=lambda part: -part.nbytes)
     )
-    others = ", ".join(f"{part.name} ({part.class_name})" for part in parts if not part.nbytes)
-    more = f'<p class="mpq-hint">without weights: {escape(others)}</p>' if others else ""
-    return f'<ul class="mpq-parts" aria-label="Components by size">{rows}</ul>{more}'
+    return f'<ul class="mpq-parts" aria-label="Components by size">{rows}</ul>'
 
 
 def memory_bar(need: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import lru_cache
+from html import escape
 
 from PIL import Image
 
@@ -16,12 +17,13 @@ from pages._figures_map import value_map
 from pages._html import Card, cards, table
 from pages._layers import short
 from pages._model_look import count, parts_table
-from pages._model_tree import size
 from pages._model_tree import tree as tree
 from pages._open_models import listed
 from pages._precomputed import Precomputed
 from pages._session import open_bundled
 from pages._workspace import Workspace
+
+MEGA, GIGA = 1e6, 1e9
 
 
 def summary(work: Workspace) -> str:
@@ -34,7 +36,6 @@ def summary(work: Workspace) -> str:
     parameters, macs_outside = _shares(work)
     return cards(
         [
-            Card(name="Kind", value=_kind(work), note=_pipeline(work)),
             Card(
                 name="Parameters",
                 value=count(work.parameters) if work.parameters else "not known",
@@ -53,7 +54,7 @@ def summary(work: Workspace) -> str:
             ),
             Card(
                 name="One denoising call",
-                value=f"{size(macs)} MACs" if macs else "not known",
+                value=_macs(macs) if macs else "not known",
                 note=f"{work.sampler.get('num_inference_steps', '?')} steps a picture"
                 if work.stored is None
                 else "counted when the model is loaded",
@@ -65,8 +66,13 @@ def summary(work: Workspace) -> str:
 
 
 def parts(work: Workspace) -> str:
-    """Components with their sizes, and the schedule."""
-    return parts_table(work.parts) or "<p class='mpq-hint'>Load the model to see its components.</p>"
+    """What kind of model this is, how it is drawn, and its components with their sizes."""
+    schedule = next((part.class_name for part in work.parts if part.name == "scheduler"), "")
+    known = [("Kind", work.family), ("Pipeline", work.pipeline_class), ("Scheduler", schedule)]
+    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in known if value)
+    if not rows and not work.parts:
+        return "<p class='mpq-hint'>Load the model to see its components.</p>"
+    return f'<div class="mpq-made"><dl>{rows}</dl>{parts_table(work.parts)}</div>'
 
 
 def shelf() -> str:
@@ -159,14 +165,9 @@ def png_address(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(memory.getvalue()).decode()
 
 
-def _kind(work: Workspace) -> str:
-    return work.family or work.pipeline_class.removesuffix("Pipeline") or "not known"
-
-
-def _pipeline(work: Workspace) -> str:
-    schedule = next((part.class_name for part in work.parts if part.name == "scheduler"), "")
-    known = [name for name in (work.pipeline_class, schedule) if name]
-    return ", drawn by ".join(known) or "known when the model is loaded"
+def _macs(count: int) -> str:
+    """Multiply-accumulates without decimals, which no one asks for."""
+    return f"{count / GIGA:.1f} G MACs" if count >= GIGA else f"{count / MEGA:.0f} M MACs"
 
 
 def _shares(work: Workspace) -> tuple[float, float]:

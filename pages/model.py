@@ -11,7 +11,7 @@ import gradio as gr
 from pages import _model_picker as picking
 from pages import _model_view as showing
 from pages import _open_models as memory
-from pages._bridge import view
+from pages._bridge import dumps, view
 from pages._context import HEAVY, LIVE, QUIET, Context, as_sentences, selected
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
@@ -44,7 +44,7 @@ class Model:
 
     @property
     def shown(self) -> list[Any]:
-        """What another model changes, in the order of `on_show`."""
+        """What another model changes, in the order of `on_show`; the header comes after."""
         return [
             self.pictures,
             self.summary,
@@ -123,6 +123,7 @@ def wire(ctx: Context, page: Model) -> None:
     """Connect the events of the tab."""
     ends = {"inputs": None, "outputs": page.stop, **QUIET}
     loading, others = picking.wire(ctx, page.picker, page.status, page.stop)
+    shown = (on_show, [ctx.session], [*page.shown, ctx.header])  # bits in the header come from the budget
     bits = [ctx.linked[name] for name in ("activation_bits", "activations_full")]
     measuring = page.measure.click(
         on_measure,
@@ -132,7 +133,7 @@ def wire(ctx: Context, page: Model) -> None:
         **HEAVY,
     )
     for event in (loading, measuring):
-        for handler, inputs, outputs in [(on_show, [ctx.session], page.shown), *ctx.on_model]:
+        for handler, inputs, outputs in [shown, *ctx.on_model]:
             event.success(handler, inputs, outputs, **LIVE)
     for event in (loading, measuring, *others):
         event.failure(lambda: gr.Button(visible=False), **ends)
@@ -148,7 +149,7 @@ def wire(ctx: Context, page: Model) -> None:
     page.shelf.act(on_unload, ctx.session, [page.status, page.shelf, page.summary], **QUIET)
     ctx.opened["model"].select(on_shelf, None, page.shelf, **LIVE)
     page.to_outliers.click(lambda: gr.Tabs(selected="outliers"), None, ctx.tabs, **QUIET)
-    ctx.on_model.append((on_show, [ctx.session], page.shown))
+    ctx.on_model.append(shown)
 
 
 def on_show(session: str | None) -> tuple[Any, ...]:
@@ -163,6 +164,7 @@ def on_show(session: str | None) -> tuple[Any, ...]:
             gr.HTML(tree=showing.tree(work)),
             showing.exempt_table(work),
             gr.HTML(models=showing.shelf()),
+            gr.skip() if work.measured_bits() else gr.HTML(chips=dumps([("model", work.title)])),
         )
 
 

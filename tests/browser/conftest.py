@@ -52,6 +52,18 @@ def real_server(tmp_path_factory):
         yield address
 
 
+@pytest.fixture(scope="session")
+def serve_with(tmp_path_factory):
+    """Serves the app with a made-up model and more variables in its environment."""
+
+    def start(**more):
+        folder, port = str(tmp_path_factory.mktemp("assets")), _free_port()
+        command = [sys.executable, str(Path(__file__).with_name("serve.py")), folder, str(port)]
+        return _running(command, port, tmp_path_factory, **more)
+
+    return start
+
+
 def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -59,10 +71,11 @@ def _free_port():
 
 
 @contextmanager
-def _running(command, port, tmp_path_factory):
+def _running(command, port, tmp_path_factory, **more):
     environment = {
         **os.environ,
         **QUIET,
+        **more,
         "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")),
         "MPQDM_RUNS": str(tmp_path_factory.mktemp("runs")),
         "GRADIO_SERVER_NAME": "127.0.0.1",

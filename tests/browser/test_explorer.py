@@ -24,6 +24,7 @@ def set_bits(visit, value):
 def test_the_first_page_is_useful_and_nothing_leaves_the_machine(visit):
     visit.open()
     assert visit.drawn("overview") >= 1
+    visit.page.locator("#layers input").fill("conv1 down_blocks.0")
     visit.page.wait_for_selector("#layers >> text=down_blocks.0.resnets.0.conv1 >> visible=true")
     for name in ("Outliers", "Bit budget", "Compare"):
         open_tab(visit, name)
@@ -149,6 +150,7 @@ def test_charts_follow_the_theme(visit):
 
 def test_a_wrong_folder_is_a_sentence(visit):
     visit.open()
+    visit.page.click("text=Folder on this machine")
     visit.page.locator("#folder textarea, #folder input").fill("/nowhere/at/all")
     visit.page.click("#load")
     visit.page.wait_for_selector("[data-testid=toast-body]:has-text('/nowhere/at/all')")

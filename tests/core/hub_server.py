@@ -20,6 +20,7 @@ class FakeHub:
         self.files = files
         self.announced = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         self.fault = ""
+        self.replies: dict[str, tuple[int, bytes, dict[str, str]]] = {}  # end of a path -> answer
         self.token: str | None = None  # asked for if set
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
         hub = self
@@ -48,6 +49,9 @@ class FakeHub:
     def answer(self, request) -> None:
         path = unquote(urlsplit(request.path).path)
         self.requests.append((request.command, path, request.headers.get("Range")))
+        for end, (status, body, headers) in self.replies.items():
+            if path.endswith(end):
+                return self.send(request, status, body, headers)
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
             return self.send(request, 401, b"{}", {"X-Error-Code": "GatedRepo"})
         if self.fault in ("401", "403", "429", "500"):
