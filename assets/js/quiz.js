@@ -33,12 +33,17 @@
       against.replaceChildren(...data.variants.map((item) => node("option", { value: item.key }, item.title)));
       root.replaceChildren(node("div", { class: "learn-lesson quiz" }, node("h2", {}, say("question")), node("p", { class: "quiz-intro" }, say("intro")),
         node("label", { class: "mpq-inline" }, say("against"), against), stage, answer, onward, result));
-      root.addEventListener("keydown", (event) => {
-        if (event.target.tagName === "SELECT" || !["ArrowLeft", "ArrowRight"].includes(event.key) || asked.answered) return;
-        event.preventDefault();
-        choose(event.key === "ArrowLeft" ? 0 : 1);
-      });
+      document.addEventListener("keydown", onKey);
       restart();
+    }
+
+    // Wherever the focus is, as long as the quiz is what one sees.
+    function onKey(event) {
+      if (!root.isConnected) return document.removeEventListener("keydown", onKey);
+      const place = { ArrowLeft: 0, ArrowRight: 1 }[event.key];
+      if (place === undefined || !root.offsetParent || asked.answered || /^(SELECT|INPUT|TEXTAREA)$/.test(event.target.tagName)) return;
+      event.preventDefault();
+      choose(place);
     }
 
     function restart() { score = { right: 0, tries: 0 }; deck = []; ask(false); }

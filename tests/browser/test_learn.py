@@ -124,8 +124,9 @@ def test_every_task_is_solved_from_the_page_alone_and_remembered(visit):
     page.click(".learn-term")
     page.wait_for_selector(".learn-note:visible")
     page.goto(f"{visit.address}learn?open=quiz", wait_until="domcontentloaded")
-    for tries in (1, 2):
-        page.locator("[data-side=left]").click()
+    for tries, answer in ((1, "[data-side=left]"), (2, "ArrowRight")):
+        page.wait_for_selector("[data-side=left]:enabled")
+        page.keyboard.press(answer) if answer.startswith("Arrow") else page.click(answer)
         page.wait_for_selector(f"#quiz [data-tries='{tries}']")
         page.get_by_role("button", name="Next pair").click()
     page.wait_for_selector("#quiz :text('95 % confidence')")
