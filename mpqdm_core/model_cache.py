@@ -138,7 +138,8 @@ class ModelCache:
     def _make_room(self, newest: Key) -> list[Denoiser]:
         """Forget until the rest fits; the models that went."""
         models = {key: entry.result() for key, entry in self._entries.items() if entry.done()}
-        total, gone = sum(weight_bytes(denoiser) for denoiser in models.values()), []
+        total = sum(weight_bytes(denoiser) for denoiser in models.values())
+        gone: list[Denoiser] = []
         for key, denoiser in models.items():
             if total <= self._max_bytes:
                 break
