@@ -189,6 +189,23 @@ def read_sweep(
     )
 
 
+def widget_values(settings: SweepSettings) -> list[Any]:
+    """What the widgets show for a sweep: `read_sweep` reads it back."""
+    return [
+        list(settings.policies),
+        ", ".join(f"{bits:g}" for bits in settings.average_bits),
+        [FULL if bits is None else bits for bits in settings.activation_bits],
+        list(settings.finetunings),
+        list(settings.relations),
+        ", ".join(str(seed) for seed in settings.seeds),
+        list(settings.weightings),
+        list(settings.scopes),
+        list(settings.grids),
+        settings.effort.pictures,
+        settings.effort.steps,
+    ]
+
+
 def _numbers(text: str, name: str) -> tuple[float, ...]:
     parts = [part for part in re.split(r"[,;\s]+", str(text or "").strip()) if part]
     if len(parts) > MAX_NUMBERS or not all(

@@ -82,10 +82,14 @@ def compare_plans(solved: Solved, order: Order, tuned: Sequence[Offered], report
         Cancelled: raised by `report`; nothing is kept then.
         DataError: the plan belongs to a model that was measured again since.
     """
-    plans = plans_of(solved)
-    adapters = tuple(offer.adapter.content_hash for offer in tuned)
-    key = ("compared", *result_key(solved, plans), order, adapters)
+    plans, key = plans_of(solved), comparison_key(solved, order, tuned)
     return COMPARISONS.get_or_make(key, lambda: _compare(solved, plans, tuned, order, report))
+
+
+def comparison_key(solved: Solved, order: Order, tuned: Sequence[Offered]) -> tuple[Any, ...]:
+    """Finds a comparison again."""
+    adapters = tuple(offer.adapter.content_hash for offer in tuned)
+    return ("compared", *result_key(solved, plans_of(solved)), order, adapters)
 
 
 def plans_of(solved: Solved) -> list[Plan]:

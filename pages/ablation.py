@@ -10,6 +10,7 @@ import gradio as gr
 from mpqdm_core.board.catalog import METRICS
 from mpqdm_core.board.run import ID
 from mpqdm_core.errors import MpqdmError
+from pages import _ablation_earlier
 from pages import _ablation_show as showing
 from pages._ablation_builder import Builder
 from pages._ablation_files import FORMATS, read, write
@@ -31,6 +32,7 @@ MAX_IDS = 5_000
 class Ablation:
     """Components of the page."""
 
+    earlier: gr.Dropdown
     builder: Builder
     estimate: gr.HTML
     start: gr.Button
@@ -62,6 +64,7 @@ def build(ctx: Context) -> Ablation:
     gr.Markdown(text("ablation"), elem_classes=["mpq-lead"])
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
+            earlier = _ablation_earlier.build()
             builder = Builder.build()
             estimate = gr.HTML(elem_id="sweep-estimate")
             start = gr.Button("Compute the cells", variant="primary", elem_id="sweep-start")
@@ -93,8 +96,9 @@ def build(ctx: Context) -> Ablation:
     words = gr.HTML(elem_id="ablation-layers-words")
     layers = view("plot", label="Mean bits of every layer in two runs", elem_id="ablation-layers", fig="")
     return Ablation(
-        builder=builder, estimate=estimate, start=start, stop=stop, status=status, cost=cost, quality=quality,
-        scatter=scatter, table=table, notice=notice, matrix=matrix, layers=layers, layers_words=words,
+        earlier=earlier, builder=builder, estimate=estimate, start=start, stop=stop, status=status,
+        cost=cost, quality=quality, scatter=scatter, table=table, notice=notice, matrix=matrix,
+        layers=layers, layers_words=words,
         choice=gr.State(dict(NOTHING)), kind=kind, export=export, download=download, add=add, delete=delete,
     )  # fmt: skip
 
@@ -125,6 +129,7 @@ def wire(ctx: Context, page: Ablation) -> None:
     drawn = [page.choice, page.cost, page.quality]
     gr.on([page.choice.change, page.cost.change, page.quality.change], on_choice, drawn, page.shown, **LIVE)
     _wire_sweep(ctx, page)
+    _ablation_earlier.wire(ctx, page.earlier, page.builder)
     quick = {"api_visibility": "private", **LIGHT}
     page.export.click(on_export, [page.choice, page.kind], page.download, **quick)
     page.kind.input(lambda: gr.DownloadButton(visible=False), None, page.download, **QUIET)

@@ -12,6 +12,7 @@ from mpqdm_core.errors import DataError, LoadError
 from pages import _compare_view as showing
 from pages._bridge import view
 from pages._compare_adapters import AdapterPicker, chosen_of
+from pages._compare_keep import on_keep
 from pages._compare_sets_panel import SetsPanel
 from pages._compare_work import MAX_PICTURES, compare_plans, read_order
 from pages._context import HEAVY, QUIET, Context, as_sentences
@@ -38,6 +39,7 @@ class Compare:
     adapters: AdapterPicker
     draw: gr.Button
     stop: gr.Button
+    keep: gr.Button
     status: gr.HTML
     pair: gr.HTML
     metrics: gr.HTML
@@ -73,6 +75,7 @@ def build(ctx: Context) -> Compare:
             adapters = AdapterPicker.build()
             draw = gr.Button("Draw the pictures", variant="primary", elem_id="draw")
             stop = gr.Button("Stop", variant="stop", elem_id="stop-draw", visible=False)
+            keep = gr.Button("Keep as runs", size="sm", elem_id="keep-compared")
             status = gr.HTML(elem_id="compare-status")
             gr.Markdown(text("compare_note"), elem_classes=["mpq-note"])
         with gr.Column(scale=8, min_width=320):
@@ -95,6 +98,7 @@ def build(ctx: Context) -> Compare:
         adapters=adapters,
         draw=draw,
         stop=stop,
+        keep=keep,
         status=status,
         pair=pair,
         metrics=metrics,
@@ -107,9 +111,11 @@ def build(ctx: Context) -> Compare:
 def wire(ctx: Context, page: Compare) -> None:
     """Connect the events of the tab."""
     shown = [page.status, page.stop, page.pair, page.metrics, page.steps, page.steps_hint]
+    order = [ctx.session, ctx.plan, page.classes, page.seed, page.count, page.adapters.chosen]
+    page.keep.click(on_keep, order, page.status, **QUIET)
     drawing = page.draw.click(
         on_draw,
-        [ctx.session, ctx.plan, page.classes, page.seed, page.count, page.adapters.chosen],
+        order,
         shown,
         api_visibility="private",
         show_progress="hidden",

@@ -15,9 +15,9 @@ from mpqdm_core.board.shelf import Library, Shelf
 from mpqdm_core.board.store import RunStore
 from mpqdm_core.board.sweep import SweepSettings
 from mpqdm_core.errors import Cancelled, SettingsError
+from pages import _ablation_earlier, _ablation_store, _ablation_sweep, _ablation_work, ablation
 from pages import _ablation_show as showing
-from pages import _ablation_store, _ablation_sweep, _ablation_work, ablation
-from pages._ablation_builder import read_sweep
+from pages._ablation_builder import read_sweep, widget_values
 from pages._ablation_work import missing_cells
 from pages._session import workspace
 
@@ -244,3 +244,23 @@ def test_ones_own_run_goes_before_a_shipped_one(tmp_path):
     assert [run.note for run in Library(store, shelf).runs()] == ["mine"]
     store.remove([make(1)[0].id])
     assert [run.note for run in Library(store, shelf).runs()] == [""]
+
+
+def test_an_earlier_sweep_is_chosen_again():
+    settings = SweepSettings(
+        average_bits=(2.5, 4.0),
+        activation_bits=(None, 4),
+        finetunings=("none", "ours"),
+        relations=(True, False),
+    )
+    assert read_sweep(*widget_values(settings)) == settings
+    assert _ablation_earlier.on_list(VISITOR).visible is False
+    store = _ablation_store.library(VISITOR).store
+    store.keep_sweep("a", settings.as_dict())
+    store.keep_sweep("b", {"policies": 3})
+    listed = _ablation_earlier.on_list(VISITOR)
+    assert listed.visible and [name for _, name in listed.choices] == ["a"]
+    assert listed.choices[0][0].endswith("uniform, optimal at 2.5, 4 bits")
+    assert _ablation_earlier.on_restore("a", VISITOR) == widget_values(settings)
+    with pytest.raises(gr.Error, match="not kept any more"):
+        _ablation_earlier.on_restore("c", VISITOR)
