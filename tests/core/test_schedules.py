@@ -1,5 +1,6 @@
 """Other samplers for the same model: the plain pipeline as oracle, formulas in numpy, borrowed timesteps."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -79,16 +80,11 @@ def test_stable_diffusion_takes_other_schedulers_as_the_plain_pipeline_does(name
 def test_the_predicted_picture_is_the_formula(name, kind):
     """In numpy, float64, from betas up: shares no code with the schedulers."""
     model = bundled_kind()
-    config = {**model.pipeline.scheduler.config, "prediction_type": kind}
-    pipeline = ClassConditionalLDMPipeline(
-        model.pipeline.unet, model.pipeline.vae, DDIMScheduler.from_config(config), CLASS_NAMES
-    )
     changed = with_scheduler(model, name)
-    scheduler = type(changed.pipeline.scheduler).from_config(
-        {**changed.pipeline.scheduler.config, "prediction_type": kind}
-    )
-    pipeline.scheduler = scheduler
-    samples = draw(type(changed)(**{**fields(changed), "pipeline": pipeline}))
+    was = changed.pipeline.scheduler
+    scheduler = type(was).from_config(was.config, prediction_type=kind)
+    pipeline = ClassConditionalLDMPipeline(model.pipeline.unet, model.pipeline.vae, scheduler, CLASS_NAMES)
+    samples = draw(replace(changed, pipeline=pipeline))
     cumulative = np.cumprod(1 - np.linspace(0.0001**0.5, 0.02**0.5, 1000) ** 2)
     a = cumulative[samples.timesteps].reshape(-1, 1, 1, 1, 1)
     x = samples.trajectory * (np.sqrt(a) if name == "euler" else 1)  # Euler walks on x / sqrt(a)
@@ -97,10 +93,6 @@ def test_the_predicted_picture_is_the_formula(name, kind):
     else:
         expected = np.sqrt(a) * x - np.sqrt(1 - a) * samples.predictions
     np.testing.assert_allclose(samples.x0, expected, rtol=2e-3, atol=2e-3)
-
-
-def fields(denoiser):
-    return {name: getattr(denoiser, name) for name in type(denoiser).__dataclass_fields__}
 
 
 def test_the_predicted_picture_of_a_flow_is_the_formula():
