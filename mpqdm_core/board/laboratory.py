@@ -184,6 +184,8 @@ class Laboratory:
             self._records[cell.seed] = record_teacher(
                 self.denoiser, pictures=self.effort.record_pictures, seed=cell.seed, report=report
             )
+        if self._scratch is not None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
         losses: list[tuple[int, float]] = []
         result = finetune(
             self.denoiser,
