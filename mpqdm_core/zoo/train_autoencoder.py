@@ -43,7 +43,7 @@ class AutoencoderSettings:
     """Everything that decides the trained autoencoder."""
 
     seed: int = 0
-    steps: int = 16_000
+    steps: int = 12_500
     batch_size: int = 8
     shares: int = (
         2  # of the batch, one per core; part of the settings because the random numbers depend on it
