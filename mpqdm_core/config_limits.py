@@ -46,6 +46,10 @@ def check_model_config(config: Mapping[str, Any], tensors: int, where: str) -> N
                 f"{shown(key)} in the configuration of {where} is {shown(value)}, far beyond any model; "
                 "save it again"
             )
+        if value < 1 and (key.endswith("channels") or key == "num_class_embeds"):
+            raise LoadError(
+                f"{shown(key)} in the configuration of {where} must be positive, got {shown(value)}"
+            )
         if ("layers" in key or "blocks" in key) and value > tensors:
             raise LoadError(
                 f"{shown(key)} in the configuration of {where} is {shown(value)}, and its weights are only "
