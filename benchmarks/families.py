@@ -154,7 +154,8 @@ def write_files(network: nn.Module, folder: Path, scale: int) -> None:
             max(1, axis // scale) if place < 2 else axis for place, axis in enumerate(tensor.shape)
         )
         numbers = shape.numel()
-        shard[name] = pool.repeat(numbers // POOL_NUMBERS + 1)[:numbers].clone().view(shape)
+        filled = pool if numbers <= POOL_NUMBERS else pool.repeat(numbers // POOL_NUMBERS + 1)
+        shard[name] = filled[:numbers].clone().view(shape)
         held += numbers
         if held >= SHARD_NUMBERS:
             index |= _write(shard, folder)
