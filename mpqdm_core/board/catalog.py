@@ -58,7 +58,7 @@ METRICS = (
     MetricInfo(
         name="effective_bits",
         title="Effective bits",
-        unit="bits/weight",
+        unit="",
         higher_is_better=False,
         quality=False,
         hint="Bits per quantized weight, scales and everything else they need included.",
@@ -66,7 +66,7 @@ METRICS = (
     MetricInfo(
         name="nominal_bits",
         title="Nominal bits",
-        unit="bits/weight",
+        unit="",
         higher_is_better=False,
         quality=False,
         hint="Mean bits per quantized weight, without scales.",
