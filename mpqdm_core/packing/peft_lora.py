@@ -6,13 +6,14 @@ import importlib
 from typing import Any
 
 from mpqdm_core.errors import SettingsError
-from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLinear
+from mpqdm_core.packing.packed_layers import PackedLinear
 
 
 def allow_lora(config: Any) -> Any:
-    """Let a `peft.LoraConfig` target packed layers: the adapter is added to what they compute.
+    """Let a `peft.LoraConfig` target packed linear layers: the adapter is added to what they compute.
 
-    The packed weight stays as it is, so that such an adapter cannot be merged into it.
+    The packed weight stays as it is, so that such an adapter cannot be merged into it. Packed convolutions
+    cannot be targets: peft makes its own layers by calling the class of theirs.
 
     Args:
         config: changed in place.
@@ -25,9 +26,7 @@ def allow_lora(config: Any) -> Any:
     """
     try:
         layers: Any = importlib.import_module("peft.tuners.lora.layer")
-        config._register_custom_module(
-            {PackedLinear: _unmergeable(layers.Linear), PackedConv2d: _unmergeable(layers.Conv2d)}
-        )
+        config._register_custom_module({PackedLinear: _unmergeable(layers.Linear)})
     except (ImportError, AttributeError) as error:
         raise SettingsError(
             f"LoRA on packed layers needs a peft.LoraConfig of a peft that takes custom modules ({error}); "
