@@ -28,6 +28,7 @@ class Peer:
     """One library."""
 
     name: str
+    package: str  # as pip knows it
     module: str  # that must be there
     widths: tuple[int, ...]
     limits: str  # what it cannot, in a sentence
@@ -79,7 +80,7 @@ class Peer:
 class Quanto(Peer):
     """optimum-quanto."""
 
-    name, module, widths = "quanto", "optimum.quanto", (2, 4, 8)
+    name, package, module, widths = "quanto", "optimum-quanto", "optimum.quanto", (2, 4, 8)
     limits = "optimum-quanto has no 3 bits; Linear and Conv2d, one bit-width a layer"
 
     def quantize(self, network: nn.Module, names: Sequence[str], bits: int) -> nn.Module:
@@ -110,7 +111,7 @@ class Quanto(Peer):
 class Torchao(Peer):
     """torchao's intx, one scale and zero-point for 32 weights."""
 
-    name, module, widths = "torchao", "torchao.quantization", (2, 3, 4, 8)
+    name, package, module, widths = "torchao", "torchao", "torchao.quantization", (2, 3, 4, 8)
     limits = "torchao keeps intx weights as one byte each outside ARM: files are as large as at 8 bits"
     group = 32
 
@@ -177,7 +178,7 @@ class HqqLayer(nn.Module):
 class Hqq(Peer):
     """hqq, groups of 64."""
 
-    name, module, widths = "hqq", "hqq.core.quantize", (2, 3, 4, 8)
+    name, package, module, widths = "hqq", "hqq", "hqq.core.quantize", (2, 3, 4, 8)
     limits = "hqq has no convolution: its quantizer was given their kernels as matrices, by this benchmark"
 
     def quantize(self, network: nn.Module, names: Sequence[str], bits: int) -> nn.Module:
@@ -219,7 +220,7 @@ class Hqq(Peer):
 class Sdnq(Peer):
     """SD.Next's quantizer, with convolutions; groups of 32 like torchao's."""
 
-    name, module, widths = "sdnq", "sdnq", (2, 3, 4, 8)
+    name, package, module, widths = "sdnq", "sdnq", "sdnq", (2, 3, 4, 8)
     limits = (
         "sdnq would choose groups of 8 weights at 2 bits, whose tables cost 4 bits a weight: it was given "
         "groups of 32; its torch.compile is off, since compiling takes longer than all pictures here"

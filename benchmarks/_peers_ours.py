@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpqdm_core import AllocationSettings, QuantSettings, allocate, measure_error_table, quantize
 from mpqdm_core.allocation import Allocation
@@ -21,6 +21,7 @@ WAYS = tuple(
     for grid in ("mid-rise", "affine")
     for alpha in (None, 0.5)
 )
+POLICY = AllocationSettings(policy="optimal", weighting="sensitivity", scope="model")
 HALVINGS = 12  # of the interval of average bits: to 0.002 bits
 SMALLEST, LARGEST = 1.0, 8.0
 
@@ -43,10 +44,10 @@ class Ours:
 
     def _at(self, table: ErrorTable, way: QuantSettings, effective_bits: float) -> Allocation:
         low, high = SMALLEST, LARGEST
-        best = allocate(table, AllocationSettings(policy="optimal", average_bits=low))
+        best = allocate(table, replace(POLICY, average_bits=low))
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            tried = allocate(table, AllocationSettings(policy="optimal", average_bits=middle))
+            tried = allocate(table, replace(POLICY, average_bits=middle))
             if report_bits(self.denoiser, tried.plan, way, timesteps=0).effective_bits <= effective_bits:
                 low, best = middle, tried
             else:

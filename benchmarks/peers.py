@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def main() -> None:
     for bits in bench.scale.widths:
         for peer in (peer for peer in there if bits in peer.widths):
             rows += [row := bench.row(peer, bits), bench.our_row(row)]
-    notes = [peer.limits for peer in there]
+    notes = [f"{peer.package} {version(peer.package)}: {peer.limits}." for peer in there]
     notes += [f"Not installed: {', '.join(missing)}; see requirements-peers.txt."] if missing else []
     notes += [f"Quick run: {bench.scale.pictures} pictures, too few for FID."] if quick else []
     repeats = {f"{row.method}, {row.bits} bits, sample_s": [row.sample_s] for row in rows}
