@@ -150,7 +150,7 @@ def test_charts_follow_the_theme(visit):
 
 def test_a_wrong_folder_is_a_sentence(visit):
     visit.open()
-    visit.page.click("text=Folder on this machine")
+    visit.page.click("#source-kind >> text=Folder on this machine")
     visit.page.locator("#folder textarea, #folder input").fill("/nowhere/at/all")
     visit.page.click("#load")
     visit.page.wait_for_selector("[data-testid=toast-body]:has-text('/nowhere/at/all')")
