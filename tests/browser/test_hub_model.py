@@ -37,7 +37,7 @@ def test_a_model_is_looked_at_then_downloaded_opened_and_unloaded(hub, serve_wit
         page.click("#look")
         card = page.wait_for_selector("#look-card .mpq-look").inner_text()
         size = sum(len(content) for content in hub.files.values()) / 1e6
-        assert "class-conditional" in card and "mit" in card and "AutoencoderKL" in card
+        assert "latent diffusion with classes" in card and "mit" in card and "AutoencoderKL" in card
         assert f"{size:.1f} MB" in card and "It can be opened here" in card
         whole = [
             path for verb, path, part in hub.requests if path.endswith(WEIGHTS) and not part and verb == "GET"
