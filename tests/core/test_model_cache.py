@@ -110,3 +110,28 @@ def test_a_failed_load_is_told_to_all_and_tried_again(folders, monkeypatch):
 def test_a_cache_without_room_is_refused():
     with pytest.raises(SettingsError, match="at least 1, got 0"):
         ModelCache(max_bytes=0)
+
+
+def test_a_model_that_is_let_go_of_is_told_and_loaded_again(folders, loads):
+    heard = []
+    cache = ModelCache(on_forget=heard.append)
+    kept = cache.get(folders[0])
+    assert cache.holds(folders[0]) and cache.models() == (kept,)
+    assert cache.forget(kept) and not cache.forget(kept)
+    assert heard == [kept] and cache.models() == () and not cache.holds(folders[0])
+    cache.get(folders[0])
+    assert len(loads) == 2
+
+
+def test_others_make_room_before_a_model_is_refused_for_memory(folders, loads, monkeypatch):
+    cache = ModelCache()
+    first = cache.get(folders[0])
+    free = [10, 10**12]  # bytes, before and after another model went
+    monkeypatch.setattr("mpqdm_core.memory.available_memory", lambda: free[0])
+    monkeypatch.setattr(model_cache, "available_memory", lambda: free[1])
+    second = cache.get(folders[1])
+    assert cache.models() == (second,) and first not in cache.models()
+    free[1] = 10
+    with pytest.raises(LoadError, match=r"needs about .* of memory and 0\.1 MB are free"):
+        cache.get(folders[2])
+    assert len(loads) == 2 and cache.models() == ()
