@@ -21,7 +21,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented there, not listed in __all__
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
 
 from mpqdm_core.errors import LoadError
 from mpqdm_core.strict_json import parse_json, shown
