@@ -28,7 +28,7 @@ SMALLEST, LARGEST = 1.0, 8.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ours:
-    """Error tables of every way to round, measured once."""
+    """Error tables of the first few ways to round, measured once."""
 
     denoiser: Denoiser
     calibration: Calibration
@@ -37,7 +37,7 @@ class Ours:
     def best(self, effective_bits: float) -> QuantizedDenoiser:
         """Quantize with the least predicted error at no more effective bits; pictures play no part in it."""
         found = [
-            (self._at(table, way, effective_bits), way) for table, way in zip(self.tables, WAYS, strict=True)
+            (self._at(table, way, effective_bits), way) for table, way in zip(self.tables, WAYS, strict=False)
         ]
         allocation, way = min(found, key=lambda pair: pair[0].predicted_error)
         return quantize(self.denoiser, self.calibration, allocation.plan, way)
@@ -55,10 +55,11 @@ class Ours:
         return best
 
 
-def measure_ours(denoiser: Denoiser, calibration: Calibration, rows: RowSettings) -> Ours:
-    """Measure what every bit is worth, once for each way to round."""
+def measure_ours(denoiser: Denoiser, calibration: Calibration, rows: RowSettings, ways: int) -> Ours:
+    """Measure what every bit is worth, once for each of the first `ways` to round."""
     sensitivity = channel_sensitivity(denoiser, calibration)
     tables = [
-        measure_error_table(denoiser, calibration, way, rows=rows, sensitivity=sensitivity) for way in WAYS
+        measure_error_table(denoiser, calibration, way, rows=rows, sensitivity=sensitivity)
+        for way in WAYS[:ways]
     ]
     return Ours(denoiser=denoiser, calibration=calibration, tables=tables)

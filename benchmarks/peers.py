@@ -9,7 +9,7 @@ takes the plan with the least predicted error at no more effective bits than tha
 from the same seeds; PSNR is against full precision's, FID and class accuracy on the features of
 sprites-encoder. `lead_db` is how far ours is ahead of the closest peer, `fid_ratio` ours over the best
 peer's at the same bits. Peers that are not installed are named in the notes. `--quick` is a few pictures at
-2 bits with 4 steps: it shows that everything runs, no more.
+2 bits with 2 steps: it shows that everything runs, no more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from benchmarks._peers_methods import PEERS, Peer
-from benchmarks._peers_ours import Ours, measure_ours
+from benchmarks._peers_ours import WAYS, Ours, measure_ours
 from benchmarks._peers_table import ROWS, Row, markdown
 from benchmarks._record import Figure, arguments, record
 from mpqdm_core import CalibrationSettings, calibrate, load_denoiser, sample
@@ -47,7 +47,6 @@ from mpqdm_core.zoo.quality import encode_real
 MODEL, SEED = "sprites-ldm", 0
 FIRST_PICTURE = 5_000_000  # noise that nothing was calibrated on
 WIDTHS, AHEAD = (2, 3, 4, 8), (2, 3)  # bits; those where ours shall be ahead
-LOADS = 3
 KIB = 2**10
 SAME = 1e-4  # of the largest prediction: a loaded network may add in another order
 
@@ -61,6 +60,8 @@ class Scale:
     real: int = 5000
     steps: int | None = None  # None: the model's own
     calibration: int = 32
+    ways: int = len(WAYS)  # to round, of which ours takes the best by prediction
+    loads: int = 3
     rows: RowSettings
 
 
@@ -69,8 +70,10 @@ QUICK = Scale(
     widths=(2,),
     pictures=10,
     real=20,
-    steps=4,
+    steps=2,
     calibration=2,
+    ways=1,
+    loads=1,
     rows=RowSettings(images_per_step=2, positions=4),
 )
 
@@ -86,7 +89,7 @@ class Bench:
             denoiser = replace(denoiser, sampler=sampler)
         self.denoiser, self.scale = denoiser, scale
         settings = CalibrationSettings(samples=scale.calibration, seed=SEED, sampler=denoiser.sampler)
-        self.ours: Ours = measure_ours(denoiser, calibrate(denoiser, settings), scale.rows)
+        self.ours: Ours = measure_ours(denoiser, calibrate(denoiser, settings), scale.rows, scale.ways)
         self.real: EncodedSet = encode_real(scale.real)
         self.reference, _ = self.draw(denoiser)
         layers = denoiser.quantizable_layers
@@ -119,7 +122,7 @@ class Bench:
             peer.save(network, folder)
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             load = lambda: peer.load(self._fresh(), folder)  # noqa: E731
-            seconds, loaded = timed(load, LOADS)
+            seconds, loaded = timed(load, self.scale.loads)
             check_same(network, loaded, self.denoiser)
         model = self.with_network(loaded, f"{peer.name}-{bits}")
         return self._measured(Row.empty(peer.name, bits, effective, covered, size / KIB, seconds), model)
@@ -130,7 +133,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as name:
             exported = export_packed(quantized, Path(name) / "model")
             cls, place = type(self.denoiser.network), exported.file.parent
-            seconds, loaded = timed(lambda: load_network(cls, place), LOADS)
+            seconds, loaded = timed(lambda: load_network(cls, place), self.scale.loads)
             size = exported.file_bytes
         effective = quantized.bit_report.effective_bits
         model = self.with_network(loaded, f"ours-{effective}")
