@@ -22,7 +22,7 @@ SIDES = ("weights", "prescaled", "activations")
 STATISTICS = ("kurtosis", "crest", "range_ratio", "outlier_fraction", "energy_share")
 GRIDS = ("mid-rise", "affine")
 EXEMPTIONS = {"8": "8-bit", "f": "full precision", "b": None}  # b: in the budget
-# What a teacher may take off the page with a link: tabs, and groups of controls the page knows by these names.
+# What a teacher may take off the page with a link: tabs, and groups of controls by these names.
 HIDEABLE = (
     *TABS,
     "load",
