@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mpqdm_core.allocation import allocate as allocate
     from mpqdm_core.allocation import feasible_range as feasible_range
     from mpqdm_core.allocation import frontier as frontier
+    from mpqdm_core.bundled import bundled_models as bundled_models
     from mpqdm_core.calibration import Calibration as Calibration
     from mpqdm_core.calibration import CalibrationSettings as CalibrationSettings
     from mpqdm_core.calibration import calibrate as calibrate
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from mpqdm_core.generic_family import quantize_weights as quantize_weights
     from mpqdm_core.hub import describe_hub_model as describe_hub_model
     from mpqdm_core.hub import fetch_hub_model as fetch_hub_model
-    from mpqdm_core.loading import bundled_models as bundled_models
     from mpqdm_core.loading import load_denoiser as load_denoiser
     from mpqdm_core.measure import RowSettings as RowSettings
     from mpqdm_core.measure import measure_error_table as measure_error_table
@@ -93,7 +93,7 @@ _HOME = {
     "TeacherRecord": "mpqdm_core.teacher",
     "allocate": "mpqdm_core.allocation",
     "apply_adapter": "mpqdm_core.adapter",
-    "bundled_models": "mpqdm_core.loading",
+    "bundled_models": "mpqdm_core.bundled",
     "calibrate": "mpqdm_core.calibration",
     "channel_sensitivity": "mpqdm_core.sensitivity",
     "compare": "mpqdm_core.comparison",

@@ -136,10 +136,11 @@ def _quantized(denoiser: Denoiser, manifest: Manifest) -> QuantizedDenoiser:
 
 def _family(folder: Path, index: Mapping[str, Any]) -> Family:
     found = index.get("_class_name")
-    for family in FAMILIES.values():
+    readable = [family for family in FAMILIES.values() if family.parts]  # text encoders are not packed
+    for family in readable:
         if found in family.folder_classes:
             return family
-    known = listed(name for family in FAMILIES.values() for name in family.folder_classes)
+    known = listed(name for family in readable for name in family.folder_classes)
     raise LoadError(f"{folder} holds a {found or 'pipeline without a class name'}; supported are {known}")
 
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,8 +21,15 @@ from tests.browser.conftest import FLAGS, QUIET
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "assets" / "images"
-TABS = {"model": "overview", "outliers": "outlier-map", "budget": "bits-map", "compare": "pair"}
-FORMS = {"distill": "distill-start"}  # tabs without a chart before something was done
+TABS = {
+    "model": "overview",
+    "outliers": "outlier-map",
+    "budget": "bits-map",
+    "compare": "pair",
+    "ablation": "ablation-scatter",
+}
+FORMS = {"distill": "distill-start", "export": "export-start"}  # without a chart before something was done
+LESSON = 3  # of the page Learn
 LOOKS = {"": ("light", 1400), "-dark": ("dark", 1400), "-phone": ("light", 375)}
 SETTLED = """async () => {
   await document.fonts.ready;
@@ -39,6 +47,7 @@ def serve():
     environment = {
         **os.environ,
         **QUIET,
+        "MPQDM_RUNS": tempfile.mkdtemp(prefix="mpqdm-screenshots-"),  # no picture of anybody's own runs
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
     }
@@ -70,6 +79,10 @@ def take(browser, address, folder, looks):
             page.wait_for_selector(f"#{button}")
             settle(page)
             page.screenshot(path=folder / f"{tab}{suffix}.png", full_page=True)
+        page.goto(f"{address}learn?lesson={LESSON}&__theme={theme}", wait_until="domcontentloaded")
+        page.wait_for_selector(".learn-task")
+        settle(page)
+        page.screenshot(path=folder / f"learn{suffix}.png", full_page=True)
         page.close()
 
 

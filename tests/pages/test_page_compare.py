@@ -9,7 +9,9 @@ import pytest
 import synthetic
 
 from mpqdm_core.errors import BudgetError, LoadError, SettingsError
+from mpqdm_core.progress import silent
 from pages import _compare_view, _compare_work, _work, compare, model
+from pages._model_sources import FOLDER, Asked, look, open_source
 from pages._session import workspace
 from pages._workspace import Recent
 
@@ -94,10 +96,10 @@ def test_a_comparison_is_shown_as_pictures_figures_and_curves():
 
 
 def test_the_model_page_lists_layers_and_what_is_exempt():
-    _, summary, update, rows, exempt = model.on_show(synthetic.NAME)
+    _, summary, update, _, tree, exempt, *_ = model.on_show(synthetic.NAME)
     assert "960 output channels" in summary
     assert json.loads(update.props["fig"])["meta"]["rows"] == list(synthetic.layer_names())
-    assert rows[0][:2] == ["conv_in", "conv"] and rows[0][-1] == "8-bit"
+    assert "conv_in" in tree.props["tree"] and "8-bit" in tree.props["tree"]
     assert "first layer" in exempt and "all exempt layers" in exempt
 
 
@@ -113,8 +115,10 @@ def test_naming_nothing_is_a_sentence():
 
 def test_a_public_server_takes_no_folders(monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/explorer")
-    with pytest.raises(SettingsError, match="bundled models only"):
-        _work.load("/etc", lambda *_: None)
+    asked = Asked(kind=FOLDER, bundled="", folder="/etc", repo="", revision="")
+    for refused in (lambda: look(asked, silent), lambda: open_source(asked, None, "", silent)):
+        with pytest.raises(SettingsError, match="opens no folders of its own disk"):
+            refused()
 
 
 def test_the_bar_of_a_part_moves_within_its_share():
