@@ -137,8 +137,16 @@ def quant_settings(table: Any, activation_bits: int | None) -> Any:
 
 
 def job(function: Callable[..., Any], *arguments: Any) -> Callable[[Report], Any]:
-    """`function` with everything but its report."""
-    return lambda report: function(*arguments, report)
+    """`function` with everything but its report, once all imports are done.
+
+    Two threads that import parts of the same library at the same moment may each find the other's half made.
+    """
+
+    def work(report: Report) -> Any:
+        import_all()
+        return function(*arguments, report)
+
+    return work
 
 
 def _fresh(denoiser: Any, title: str) -> Workspace:

@@ -121,14 +121,9 @@ def wire(ctx: Context, page: Compare) -> None:
         show_progress="hidden",
         **HEAVY,
     )
-    drawing.failure(lambda: (gr.Button(visible=False), ""), None, [page.stop, page.status], **QUIET)
-    page.stop.click(
-        lambda: (outcome(STOPPED), gr.Button(visible=False)),
-        None,
-        [page.status, page.stop],
-        cancels=[drawing],
-        **QUIET,
-    )
+    ended = [page.status, page.stop]
+    drawing.failure(on_ended, None, ended, **QUIET)  # a last word of progress may come after Stop was heard
+    page.stop.click(on_ended, None, ended, cancels=[drawing], **QUIET)
     page.sets.wire(ctx)
     page.adapters.wire(ctx, page.status)
     others = [page.classes, page.pair, page.metrics, page.steps, page.steps_hint]
@@ -173,6 +168,11 @@ def on_draw(
                 yield words, gr.Button(visible=True), *(gr.skip() for _ in range(4))
             else:
                 yield finished(event)
+
+
+def on_ended() -> tuple[str, gr.Button]:
+    """Say that nothing new came of it; what went wrong was said by the failure itself."""
+    return outcome(STOPPED), gr.Button(visible=False)
 
 
 def finished(event: Any) -> tuple[Any, ...]:
