@@ -149,7 +149,17 @@ def value_map(
     figure["layout"]["margin"] = {"r": 64}
     if logarithmic:
         figure["layout"]["xaxis2"]["type"] = "log"
+        _start_bars(figure["data"], peaks)
     return figure
+
+
+def _start_bars(traces: Sequence[dict[str, Any]], peaks: np.ndarray) -> None:
+    """Let bars on a logarithmic axis start below the lowest: from 0 they would reach over everything."""
+    positive = peaks[np.isfinite(peaks) & (peaks > 0)]
+    if len(positive):
+        start = 0.8 * float(positive.min())
+        for bars in (trace for trace in traces if trace["type"] == "bar"):
+            bars |= {"base": start, "x": [length - start for length in bars["x"]]}
 
 
 def _peak(values: np.ndarray) -> float:
