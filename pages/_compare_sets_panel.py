@@ -62,8 +62,7 @@ class SetsPanel:
             on_measure_set,
             [ctx.plan, self.count],
             [self.status, self.stop, self.result],
-            api_visibility="private",
-            show_progress="hidden",
+            **QUIET,
             **HEAVY,
         )
         ended = [self.status, self.stop]

@@ -134,9 +134,8 @@ def _picture(variant: Variant) -> dict[str, Any]:
 
 
 def _shipped(shipped: Precomputed, entry: dict[str, Any]) -> dict[str, Any]:
-    from base64 import b64encode
-
-    source = "data:image/png;base64," + b64encode(shipped.picture(entry["file"])).decode()
+    # An address and not the picture: the browser fetches it when somebody looks, not with the first page.
+    source = f"gradio_api/file={shipped.picture_file(entry['file'])}"
     return {"key": str(entry["key"]), "title": str(entry["title"]), "src": source}
 
 

@@ -14,7 +14,9 @@ from pages._jobs import OUT_OF_MEMORY
 
 HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1}  # one model computes at a time
 LIGHT = {"concurrency_id": "light", "concurrency_limit": 8}  # arithmetic on tables already measured
-QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+# Nothing is hidden on no component: else gradio tells every output of every event so far about each event's
+# progress, which took more than a second of the first page.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 LIVE = {**LIGHT, **QUIET, "trigger_mode": "always_last"}  # follows a slider while it moves
 
 

@@ -25,6 +25,7 @@ from pages._text import ASSETS
 
 DATA = ASSETS / "data"
 MODELS = ASSETS / "models"
+SAMPLES = "samples"  # folder of the pictures, which the page may serve
 DEFAULT_MODEL = "sprites-ldm"
 
 
@@ -97,18 +98,27 @@ class Precomputed:
 
     def samples(self) -> dict[str, Any] | None:
         """The contents of samples.json, or None when no pictures were shipped."""
-        file = self.folder / "samples" / "samples.json"
+        file = self.folder / SAMPLES / "samples.json"
         return _json(file) if file.is_file() else None
+
+    def picture_file(self, name: str) -> Path:
+        """Where samples/`name` is, a PNG; nothing outside that folder."""
+        return self.folder / SAMPLES / Path(name).name
 
     def picture(self, name: str) -> bytes:
         """The bytes of samples/`name`, a PNG."""
         try:
-            return (self.folder / "samples" / Path(name).name).read_bytes()
+            return self.picture_file(name).read_bytes()
         except OSError as err:
             raise LoadError(f"the picture {name!r} that ships with the model cannot be read: {err}") from err
 
     def _table_file(self, activation_bits: int | None) -> Path:
         return self.folder / f"error_table_{'none' if activation_bits is None else f'a{activation_bits}'}.npz"
+
+
+def shipped_pictures() -> list[Path]:
+    """The folders of pictures that the page may serve, one for each model that ships with some."""
+    return sorted(DATA.glob(f"*/{SAMPLES}"))
 
 
 def read_weight(model: str, layer: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from pages._precomputed import shipped_pictures
 from pages._text import ASSETS
 
 SCRIPTS = (
@@ -62,8 +63,16 @@ def plotly_script() -> Path:
 
 def head() -> str:
     """Script tags of the linked views; gradio loads each once, before the first view appears."""
-    files = [plotly_script(), *(ASSETS / "js" / f"{name}.js" for name in SCRIPTS)]
+    files = [ASSETS / "js" / f"{name}.js" for name in SCRIPTS]
     return "".join(f'<script src="gradio_api/file={path}"></script>' for path in files)
+
+
+def early_head() -> str:
+    """For the head of the page itself: plotly.js is long and should arrive while gradio builds the page.
+
+    assets/js/plot.js runs it.
+    """
+    return f'<link id="mpq-plotly" rel="prefetch" as="script" href="gradio_api/file={plotly_script()}">'
 
 
 def theme() -> gr.themes.Base:
@@ -121,7 +130,8 @@ def launch_settings() -> dict[str, Any]:
     return {
         "theme": theme(),
         "css_paths": [ASSETS / "css" / f"{name}.css" for name in STYLES],
-        "allowed_paths": [str(ASSETS / "images")],
+        "head": early_head(),
+        "allowed_paths": [str(folder) for folder in (ASSETS / "images", *shipped_pictures())],
         "run_history": False,
         "enable_monitoring": False,
         "footer_links": ["api", "settings"],

@@ -144,8 +144,7 @@ def _wire_sweep(ctx: Context, page: Ablation) -> None:
         on_start,
         [ctx.session, page.choice, *controls],
         [page.status, page.start, page.stop, page.table],
-        api_visibility="private",
-        show_progress="hidden",
+        **QUIET,
         **HEAVY,
     )
     ended = [page.status, page.start, page.stop]

@@ -117,8 +117,7 @@ def wire(ctx: Context, page: Compare) -> None:
         on_draw,
         order,
         shown,
-        api_visibility="private",
-        show_progress="hidden",
+        **QUIET,
         **HEAVY,
     )
     ended = [page.status, page.stop]

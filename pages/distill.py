@@ -108,9 +108,7 @@ def wire(ctx: Context, page: Distill) -> None:
     page.start.click(on_start, [ctx.run, *inputs], [ctx.run, *page.shown], **LIGHT, **QUIET)
     page.stop.click(on_stop, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
     page.resume.click(on_resume, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
-    measuring = page.measure.click(
-        on_measure, inputs, page.duration, api_visibility="private", show_progress="hidden", **HEAVY
-    )
+    measuring = page.measure.click(on_measure, inputs, page.duration, **QUIET, **HEAVY)
     measuring.success(on_plan, inputs, said, **LIVE)
     measuring.failure(on_plan, inputs, said, **LIVE)
 

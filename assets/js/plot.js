@@ -3,6 +3,15 @@
   const page = (window.mpqdm = window.mpqdm || {});
   page.kinds = page.kinds || {};
   const plotly = () => window.moduleName || window.Plotly; // gradio's own gr.Plot may overwrite window.Plotly
+  // Plotly takes most of a second to run: the page is painted first, for those who read before they look.
+  if (!page.plotlyAsked) {
+    page.plotlyAsked = true;
+    requestAnimationFrame(() => setTimeout(() => {
+      const script = document.createElement("script");
+      script.src = document.getElementById("mpq-plotly").href;
+      document.head.append(script);
+    }));
+  }
   const DIGIT_WIDTH = 11, DIGIT_HEIGHT = 10, NARROW = 620;
 
   function baseLayout(width) {

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.errors import Cancelled
 from mpqdm_core.finetune_run import finetune
-from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
@@ -203,12 +201,6 @@ class Laboratory:
         steps, values = zip(*losses, strict=True) if losses else ((), ())
         curve = Curve(x=tuple(map(float, steps)), y=tuple(float(value) for value in values))
         return apply_adapter(self.denoiser, self.calibration(), result.adapter), {"loss": curve}
-
-
-@cache
-def shared_laboratory(source: str, effort: Effort) -> Laboratory:
-    """One laboratory a process for a model loaded by name: for workers, which take cell after cell."""
-    return Laboratory(load_denoiser(source), effort)
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         stop.close()
         signal.signal(signal.SIGINT, before)
-    print(json.dumps(_finite(result.values), allow_nan=False) if asked.json else result.text)
+    if result.shown:
+        print(json.dumps(_finite(result.values), allow_nan=False) if asked.json else result.text)
     return result.exit_code
 
 

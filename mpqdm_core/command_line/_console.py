@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -21,6 +22,7 @@ class Result:
     values: Mapping[str, Any]  # JSON
     text: str
     exit_code: int = 0
+    shown: bool = True  # False: another process of the same command prints it
 
 
 class Stop:
@@ -55,7 +57,8 @@ class Stop:
 
     def _draw(self, done: int, total: int, message: str) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=total, leave=False)
+            another = os.environ.get("RANK", "0") != "0"  # of several processes the first one draws
+            self._bar = tqdm(total=total, leave=False, disable=another)
         if (self._bar.total, self._bar.n) != (total, done):
             if done < self._bar.n or total != self._bar.total:
                 self._bar.reset(total)

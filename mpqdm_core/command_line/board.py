@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqdm_core.allocation.settings import POLICIES, SCOPES, WEIGHTINGS
 from mpqdm_core.command_line._console import Result, add_output, as_table
+from mpqdm_core.command_line._engines import add_engine, staff
 from mpqdm_core.command_line._model import FULL, add_model
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.grids import GRIDS
@@ -41,6 +42,7 @@ def add_commands(commands: Any) -> None:
     sweep.add_argument("--seeds", nargs="+", type=int, default=[0])
     sweep.add_argument("--pictures", type=int, default=8, help="of each cell (default: %(default)s)")
     sweep.add_argument("--steps", type=int, default=60, help="of fine-tuning (default: %(default)s)")
+    add_engine(sweep)
     _add_store(sweep)
     add_output(sweep)
     sweep.set_defaults(work=sweep_settings)
@@ -62,10 +64,8 @@ def add_commands(commands: Any) -> None:
 def sweep_settings(asked: argparse.Namespace, report: Report) -> Result:
     """Fill the cells that are missing."""
     from mpqdm_core.board.engine import run_sweep
-    from mpqdm_core.board.laboratory import Laboratory
     from mpqdm_core.board.store import RunStore
     from mpqdm_core.board.sweep import Effort, SweepSettings
-    from mpqdm_core.loading import load_denoiser
 
     effort = Effort(pictures=asked.pictures, steps=asked.steps)
     settings = SweepSettings(
@@ -81,16 +81,19 @@ def sweep_settings(asked: argparse.Namespace, report: Report) -> Result:
         effort=effort,
     )
     store = RunStore(asked.runs)
-    laboratory = Laboratory(load_denoiser(asked.model), effort, scratch=store.folder / "scratch")
-    outcome = run_sweep(laboratory, settings, store, report=report)
-    ids = {laboratory.id_of(cell) for cell in settings.cells()}
+    who = staff(asked, effort, store.folder / "scratch", report)
+    outcome = run_sweep(
+        who.laboratory, settings, store, engine=who.engine, worker=who.worker, report=report
+    )
+    ids = {who.laboratory.id_of(cell) for cell in settings.cells()}
     own = [run for run in store.runs() if run.id in ids]
     counts = {"found": outcome.found, "computed": outcome.computed, "failed": outcome.failed}
     words = ", ".join(f"{count} {name}" for name, count in counts.items())
     return Result(
         values={"sweep": outcome.id, **counts, "runs": [_values(run) for run in own]},
         text=f"{_table(own)}\n{words}",
-        exit_code=1 if outcome.failed else 0,
+        exit_code=1 if outcome.failed and who.speaks else 0,
+        shown=who.speaks,
     )
 
 

@@ -1,17 +1,20 @@
 """The Compare and Model pages as plain functions; the models themselves are tested in tests/core."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
 import synthetic
+from PIL import Image
 
 from mpqdm_core.errors import BudgetError, LoadError, SettingsError
 from mpqdm_core.progress import silent
 from pages import _compare_view, _compare_work, _work, compare, model
 from pages._model_sources import FOLDER, Asked, look, open_source
+from pages._precomputed import shipped_pictures
 from pages._session import workspace
 from pages._workspace import Recent
 
@@ -52,7 +55,10 @@ def test_the_shipped_comparison_is_shown_before_anything_is_drawn():
     shown = json.loads(update.props["pair"])
     assert len(shown["samples"]) == synthetic.SAMPLES
     assert shown["columns"] == synthetic.STEPS + 1
-    assert shown["reference"]["src"].startswith("data:image/png;base64,")
+    address, _, file = shown["reference"]["src"].partition("=")
+    assert address == "gradio_api/file" and Path(file).parent in shipped_pictures()
+    with Image.open(file) as sheet:
+        assert sheet.size == (shown["columns"] * shown["tile"], synthetic.SAMPLES * shown["tile"])
     assert "20 dB" in figures
     assert steps.props["fig"] == "" and "at which denoising step" in hint
     assert drop.value == [3]
