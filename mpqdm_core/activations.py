@@ -201,16 +201,31 @@ class ActivationQuantizer(nn.Module):
         """Return the pre-scaled, fake-quantized input, of the shape of `x`."""
         if self.scale is None or self.zero_point is None or self.clock is None or self.bits is None:
             return x if self.prescale is None else x * self._shaped(self.prescale)
-        slot = self.clock.slot
         if torch.is_grad_enabled():
+            slot = self.clock.slot
             return self._differentiable(x, self.scale[slot], self.zero_point[slot])
+        steps, _, scale = self.steps(x)
+        return steps.mul_(scale)
+
+    def steps(self, x: Tensor) -> tuple[Tensor, float, float]:
+        """Round an input to whole steps from zero; gradients do not pass.
+
+        Returns:
+            the steps, of the shape of `x`; the fewest there may be, -zero-point; and the size of a step.
+
+        Raises:
+            SettingsError: inputs are at full precision.
+        """
+        if self.scale is None or self.clock is None:
+            raise SettingsError("this layer's activations are at full precision: there are no steps")
+        slot = self.clock.slot
         if self._limits is None or self._multiplier is None:
             multiplier = self._multipliers(self.scale[slot : slot + 1])[0]
             low, high, scale = self._limits_of(slot)
         else:
             multiplier = self._multiplier[slot]
             low, high, scale = self._limits[slot]
-        return x.mul(multiplier).round_().clamp_(low, high).mul_(scale)
+        return x.mul(multiplier).round_().clamp_(low, high), low, scale
 
     def inside(self, x: Tensor) -> Tensor:
         """Which values of an input are within the running timestep's range: bool, of the shape of `x`.

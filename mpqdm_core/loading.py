@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mpqdm_core.config_limits import check_model_config, check_schedule, check_s
 from mpqdm_core.denoiser import PIPELINE_NOTES, Denoiser
 from mpqdm_core.errors import LoadError, SettingsError
 from mpqdm_core.families import FAMILIES, Family, make_denoiser
+from mpqdm_core.folder_notes import MAX_GUIDANCE, folder_sampler
 from mpqdm_core.model_files import (
     INDEX_FILE,
     check_unchanged,
@@ -36,7 +38,6 @@ from mpqdm_core.strict_json import shown
 
 PICTURE_CHANNELS = (1, 3)
 REASON_LENGTH = 240  # characters of another library's message
-MAX_GUIDANCE = 100  # far above any use; larger values overflow
 ALLOCATION_FAILURE = "can't allocate memory"  # in the RuntimeError by which torch says MemoryError
 
 # What diffusers raises on a configuration that fits no model; the original follows as the cause.
@@ -56,7 +57,7 @@ BUILD_FAILURES = (
 )
 
 # While diffusers builds a model it replaces torch's initialisers for the whole process: one at a time.
-_BUILD_LOCK = threading.Lock()
+BUILD_LOCK = threading.Lock()
 
 
 def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Denoiser:
@@ -76,11 +77,12 @@ def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Deno
         family = find_family(folder, index)
         prompts = folder_prompts(folder) if family.prompted else None
         if family.prompted:
-            pipeline = build_prompted(folder, index, family, _load_part, _BUILD_LOCK)
+            pipeline = build_prompted(folder, index, family, _load_part, BUILD_LOCK)
         else:
             pipeline = _build(folder, index, family, _part_folders(folder, index, family))
         name = folder.resolve().name
         denoiser = make_denoiser(pipeline, family, name=name, source=str(source), prompts=prompts)
+        sampler = folder_sampler(folder, denoiser.sampler, guided=family.conditional)
     except LoadError:
         check_unchanged(folder, before)  # the better explanation, if it is one
         raise
@@ -93,7 +95,7 @@ def load_denoiser(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Deno
             ) from error
         raise LoadError(f"{folder} cannot be built: {reason}; save the model again") from error
     check_unchanged(folder, before)
-    return denoiser
+    return replace(denoiser, sampler=sampler)
 
 
 def resolve_source(source: str | Path, *, bundled: Path = BUNDLED_FOLDER) -> Path:
@@ -215,7 +217,7 @@ def _load_part(folder: Path, name: str, cls: type[Any], family: Family | None = 
     weights = find_weights(folder, name)
     where = str(inside(folder, name))
     check_model_config(config, weights.tensors, where)
-    with _BUILD_LOCK:
+    with BUILD_LOCK:
         with torch.device("meta"):
             sketch = cls.from_config(config)
             expected = sum(tensor.numel() for tensor in sketch.state_dict().values())

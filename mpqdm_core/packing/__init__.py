@@ -10,7 +10,7 @@ from mpqdm_core.packing.diffusers_quantizer import PackedConfig
 from mpqdm_core.packing.export import export_packed, measure_packed
 from mpqdm_core.packing.load import attach_packed, load_packed, mismatch
 from mpqdm_core.packing.manifest import FORMAT_VERSION, Manifest, read_manifest
-from mpqdm_core.packing.network import set_mode
+from mpqdm_core.packing.network import set_mode, use_kernels
 from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLayer, PackedLinear
 from mpqdm_core.packing.peft_lora import allow_lora
 from mpqdm_core.packing.registration import register
@@ -39,5 +39,6 @@ __all__ = [
     "read_manifest",
     "register",
     "set_mode",
+    "use_kernels",
     "zip_packed",
 ]

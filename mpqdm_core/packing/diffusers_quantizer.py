@@ -26,8 +26,9 @@ from mpqdm_core.packing.network import (
     put_packed_layers_,
     set_mode,
 )
-from mpqdm_core.packing.packed_layers import DEFAULT_CACHE_MIB, MODES, Mode
+from mpqdm_core.packing.packed_layers import MODES, Mode
 from mpqdm_core.packing.tensors import memory_names, part_names, to_file, to_memory
+from mpqdm_core.packing.unpack_cache import DEFAULT_CACHE_MIB
 
 
 class PackedMethod(str, Enum):  # noqa: UP042 - diffusers looks it up as a plain string and reads its value

@@ -15,14 +15,17 @@ from safetensors.torch import load_file
 
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.errors import LoadError, MpqdmError
-from mpqdm_core.families import FAMILIES, Family
-from mpqdm_core.loading import BUILD_FAILURES
+from mpqdm_core.families import Family
+from mpqdm_core.loading import BUILD_FAILURES, BUILD_LOCK, find_family
+from mpqdm_core.loading import load_network as load_full_precision
 from mpqdm_core.model_files import INDEX_FILE, WEIGHTS_FILE, check_safetensors, listed, read_json
 from mpqdm_core.packing.diffusers_quantizer import PackedConfig
 from mpqdm_core.packing.manifest import Manifest, read_manifest
 from mpqdm_core.packing.network import set_mode
-from mpqdm_core.packing.packed_layers import DEFAULT_CACHE_MIB, Mode
+from mpqdm_core.packing.packed_layers import Mode
 from mpqdm_core.packing.registration import build, build_packed, find_packed, load_network
+from mpqdm_core.packing.unpack_cache import DEFAULT_CACHE_MIB
+from mpqdm_core.prompted_loading import build_prompted
 from mpqdm_core.quantization import QuantizedDenoiser
 
 
@@ -49,27 +52,11 @@ def load_packed(
     source = Path(folder).expanduser()
     packed = find_packed(source)
     index = read_json(source, INDEX_FILE)
-    family = _family(source, index)
-    built: dict[str, Any] = {}
-    network: Any = None
-    for part, classes in family.parts.items():
-        name = part if part in index else family.alternatives.get(part, part)
-        if part == "scheduler":
-            entries = read_json(source, f"{name}/scheduler_config.json")
-            built[part] = _guarded(source, partial(DDIMScheduler.from_config, entries))
-            continue
-        cls = _part_class(source, index, name, classes)
-        if name == packed.name:
-            network = built[part] = _guarded(source, partial(load_network, cls, packed, config=config))
-        else:
-            built[part] = _guarded(source, partial(_load_part, cls, source / name))
-    if network is None:
-        raise LoadError(f"the packed denoiser of {source} is {packed.name}, which its pipeline does not have")
-    taken = inspect.signature(family.pipeline_class.__init__).parameters
-    notes = {name: index[name] for name in taken if name in index and name not in built}
-    pipeline_class: Any = family.pipeline_class
-    pipeline = _guarded(source, partial(pipeline_class, **built, **notes))
+    family = find_family(source, index)
+    make = _build_prompted if family.prompted else _build
+    pipeline = _guarded(source, partial(make, source, index, family, packed, config))
     pipeline.set_progress_bar_config(disable=True)
+    network: Any = getattr(pipeline, family.component)
     if dtype != torch.float32:
         set_mode(network, mode, dtype)
     manifest: Manifest = network.hf_quantizer.loaded
@@ -84,6 +71,7 @@ def load_packed(
         class_names=manifest.class_names,
         content_hash=manifest.content_hash,
         source=str(folder),
+        latents=None if family.latents is None else family.latents(pipeline),
     )
     return _quantized(denoiser, manifest)
 
@@ -134,14 +122,44 @@ def _quantized(denoiser: Denoiser, manifest: Manifest) -> QuantizedDenoiser:
     )
 
 
-def _family(folder: Path, index: Mapping[str, Any]) -> Family:
-    found = index.get("_class_name")
-    readable = [family for family in FAMILIES.values() if family.parts]  # text encoders are not packed
-    for family in readable:
-        if found in family.folder_classes:
-            return family
-    known = listed(name for family in readable for name in family.folder_classes)
-    raise LoadError(f"{folder} holds a {found or 'pipeline without a class name'}; supported are {known}")
+def _build(
+    folder: Path, index: Mapping[str, Any], family: Family, packed: Path, config: PackedConfig
+) -> Any:
+    """The pipeline of a family whose parts are all diffusers'."""
+    built: dict[str, Any] = {}
+    for part, classes in family.parts.items():
+        name = part if part in index else family.alternatives.get(part, part)
+        if part == "scheduler":
+            built[part] = DDIMScheduler.from_config(read_json(folder, f"{name}/scheduler_config.json"))
+            continue
+        cls = _part_class(folder, index, name, classes)
+        if name == packed.name:
+            built[part] = load_network(cls, packed, config=config)
+        else:
+            built[part] = _load_part(cls, folder / name)
+    _check_place(folder, family, packed)
+    taken = inspect.signature(family.pipeline_class.__init__).parameters
+    notes = {name: index[name] for name in taken if name in index and name not in built}
+    return family.pipeline_class(**built, **notes)
+
+
+def _build_prompted(
+    folder: Path, index: Mapping[str, Any], family: Family, packed: Path, config: PackedConfig
+) -> Any:
+    """The pipeline of a family with text encoders and tokenizers."""
+
+    def load_part(where: Path, name: str, cls: type[Any], _family: Family | None) -> Any:
+        if name == packed.name:
+            return load_network(cls, packed, config=config)
+        return load_full_precision(where, name, cls)
+
+    _check_place(folder, family, packed)
+    return build_prompted(folder, index, family, load_part, BUILD_LOCK)
+
+
+def _check_place(folder: Path, family: Family, packed: Path) -> None:
+    if packed.name not in (family.component, family.alternatives.get(family.component)):
+        raise LoadError(f"the packed denoiser of {folder} is {packed.name}, which its pipeline does not have")
 
 
 def _part_class(

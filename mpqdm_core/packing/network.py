@@ -10,16 +10,10 @@ from torch import nn
 from mpqdm_core.activations import ActivationQuantizer, TimestepClock
 from mpqdm_core.errors import LoadError
 from mpqdm_core.packing.manifest import Manifest, PackedSpec, plan_matches
-from mpqdm_core.packing.packed_layers import (
-    DEFAULT_CACHE_MIB,
-    Mode,
-    PackedConv2d,
-    PackedLayer,
-    PackedLinear,
-    UnpackCache,
-)
+from mpqdm_core.packing.packed_layers import Mode, PackedConv2d, PackedLayer, PackedLinear
 from mpqdm_core.packing.packed_weight import PackedWeight
 from mpqdm_core.packing.tensors import byte_parts, scale_parts
+from mpqdm_core.packing.unpack_cache import DEFAULT_CACHE_MIB, UnpackCache
 from mpqdm_core.quantization import replace_module
 
 
@@ -94,6 +88,19 @@ def set_mode(network: nn.Module, mode: Mode, dtype: torch.dtype = torch.float32)
     """
     for layer in packed_layers(network).values():
         layer.set_mode(mode, dtype)
+
+
+def use_kernels(network: nn.Module, enabled: bool) -> None:
+    """Multiply with packed weights by Triton's kernels on CUDA, which is the default, or unpack them there too.
+
+    Unpacked weights give the results of the exported model on the same device; the kernels differ by rounding.
+
+    Args:
+        network: with packed layers.
+        enabled: where tensors are not on CUDA, or Triton is not installed, weights are unpacked either way.
+    """
+    for layer in packed_layers(network).values():
+        layer.kernels = enabled
 
 
 def _empty_layer(

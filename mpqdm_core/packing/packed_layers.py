@@ -1,7 +1,8 @@
 """Layers whose weights stay packed in memory, and are unpacked to floating point when they are used.
 
 The arithmetic is that of the simulated layers they replace: inputs are rounded in floating point and
-multiplied with floating-point weights. What is saved is memory, not multiplications.
+multiplied with floating-point weights. What is saved is memory, not multiplications. On CUDA, kernels multiply
+with the packed weights themselves, see `multiplication`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.nn import functional
 from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.layers import QuantLayer
+from mpqdm_core.packing.multiplication import kernels_for, packed_product
 from mpqdm_core.packing.packed_weight import (
     ChannelTables,
     PackedWeight,
@@ -27,6 +29,7 @@ from mpqdm_core.packing.packed_weight import (
     weight_params,
 )
 from mpqdm_core.packing.unpack_cache import UnpackCache
+from mpqdm_core.packing.window import Window
 from mpqdm_core.weights import WeightParams
 
 Mode = Literal["packed", "frozen"]
@@ -73,6 +76,7 @@ class PackedLayer(QuantLayer):
         self.register_buffer("weight_zero", weight.zero_points if self.layout.zero_point_bytes else None)
         self.unpacked: Tensor | None = None  # no buffer: accelerate cannot offload a buffer that may be None
         self.dtype = torch.float32
+        self.kernels = True  # multiplies without unpacking where that is possible
         self.low_rank = None
         self.held = None
         self.frozen = True
@@ -132,7 +136,7 @@ class PackedLayer(QuantLayer):
     def quantized_weight(self) -> Tensor:
         """Return the rounded weight in floating point; unpacks it unless it is frozen or in the cache."""
         if self.unpacked is not None:
-            return self.unpacked
+            return self.unpacked.to(self.weight_packed.device)  # offloading moves buffers only
         kept = self.cache.get(self.key)
         if kept is not None and kept.device == self.weight_packed.device:
             return kept
@@ -167,12 +171,24 @@ class PackedLayer(QuantLayer):
         if self.unpacked is None:
             self.set_mode("frozen", self.dtype)
 
+    @property
+    @abstractmethod
+    def window(self) -> Window | None:
+        """How it walks over its input; None in a way of its own."""
+
     @abstractmethod
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Apply the layer's product to a rounded input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer."""
+        if self.kernels and self.unpacked is None and kernels_for(x.device) is not None:
+            product = packed_product(
+                x, self.activation, self.packed_weight, self.tables, self.window,
+                bias=self.bias, dtype=self.dtype,
+            )  # fmt: skip
+            if product is not None:
+                return product
         weight = self.quantized_weight()
         bias = None if self.bias is None else self.bias.to(weight.dtype)
         return self.multiply(self.activation(x).to(weight.dtype), weight, bias).to(x.dtype)
@@ -213,6 +229,11 @@ class PackedLinear(PackedLayer):
         super().__init__(weight, layer.bias, activation, 1, cache)
         self.in_features, self.out_features = layer.in_features, layer.out_features
 
+    @property
+    def window(self) -> Window:
+        """Over single positions."""
+        return Window()
+
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(..., C_in) -> (..., C_out)."""
         return functional.linear(x, weight, bias)
@@ -232,6 +253,15 @@ class PackedConv2d(PackedLayer):
         super().__init__(weight, layer.bias, activation, layer.groups, cache)
         self.in_channels, self.kernel_size = layer.in_channels, layer.kernel_size
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+
+    @property
+    def window(self) -> Window | None:
+        """None for several groups, or padding given in words."""
+        if self.groups > 1 or isinstance(self.padding, str):
+            return None
+        (kh, kw), (sh, sw) = self.kernel_size, self.stride
+        (ph, pw), (dh, dw) = self.padding, self.dilation
+        return Window(kernel=(kh, kw), stride=(sh, sw), padding=(ph, pw), dilation=(dh, dw))
 
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""

@@ -9,8 +9,9 @@ from torch import nn
 from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.layers import quantized_twin
-from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLinear, UnpackCache
+from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLinear
 from mpqdm_core.packing.rounding import round_layer
+from mpqdm_core.packing.unpack_cache import UnpackCache
 from mpqdm_core.weights import fit_weight
 
 MIB = 2**20
