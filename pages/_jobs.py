@@ -14,9 +14,13 @@ from mpqdm_core.progress import Report
 
 Value = TypeVar("Value")
 INTERVAL_S = 0.3  # between two updates of the page
-PATIENCE_S = 30.0  # how long a stopped job may take to notice
+PATIENCE_S = 1.0  # Stop answers after this at the latest; a button pressed meanwhile would be lost
+WAITING = "waiting for the stopped work to end"
 OUT_OF_MEMORY = "There was not enough memory. Nothing is lost: choose fewer samples or a smaller model."
 MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+
+_ENDING: list[threading.Thread] = []  # stopped jobs that have not noticed yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,8 @@ class Finished(Generic[Value]):
 def stream(work: Callable[[Report], Value], interval: float = INTERVAL_S) -> Iterator[Step | Finished[Value]]:
     """Run `work` and yield its progress, then its result.
 
-    Closing the generator (Stop, or the visitor left) makes the next report raise `Cancelled` inside `work`
-    and waits until it is over, so that its memory is free again.
+    Closing the generator (Stop, or the visitor left) makes the next report raise `Cancelled` inside `work`.
+    Work that does not report for a while ends later; the next job waits for it, so that its memory is free.
 
     Args:
         work: called in a thread with the report it shall use.
@@ -61,6 +65,9 @@ def stream(work: Callable[[Report], Value], interval: float = INTERVAL_S) -> Ite
 
     def run() -> None:
         try:
+            for thread in list(_ENDING):
+                report(0, 1, WAITING)
+                thread.join()
             results.put(("value", work(report)))
         except BaseException as err:  # handed to the page's thread, which raises it again
             results.put(("error", err))
@@ -83,6 +90,7 @@ def stream(work: Callable[[Report], Value], interval: float = INTERVAL_S) -> Ite
     finally:
         stop.set()
         thread.join(PATIENCE_S)
+        _ENDING[:] = [stopped for stopped in (*_ENDING, thread) if stopped.is_alive()]
 
 
 def _as_sentence(error: BaseException) -> BaseException:

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from mpqdm_core.errors import Cancelled, LoadError, MpqdmError
+from pages import _jobs
 from pages._jobs import Finished, Step, stream
 
 
@@ -38,6 +39,25 @@ def test_closing_the_generator_stops_the_work():
     next(events)
     events.close()
     assert stopped.is_set()
+
+
+def test_work_that_does_not_notice_holds_up_the_next_job_but_not_stop(monkeypatch):
+    monkeypatch.setattr(_jobs, "PATIENCE_S", 0.01)
+    order, release = [], threading.Event()
+
+    def stubborn(report):
+        release.wait(10)
+        order.append("first")
+
+    stopped = stream(stubborn, interval=0.01)
+    next(stopped)
+    stopped.close()  # comes back although the work goes on
+    events = stream(lambda report: order.append("second"), interval=0.01)
+    assert next(event.message for event in events if event.message != "starting") == _jobs.WAITING
+    assert order == []
+    release.set()
+    assert isinstance(list(events)[-1], Finished)
+    assert order == ["first", "second"]
 
 
 def test_an_error_of_the_work_reaches_the_page():
