@@ -13,8 +13,8 @@ from mpqdm_core.errors import BudgetError, MpqdmError
 from pages import _budget_solve as solving
 from pages._bridge import dumps
 from pages._budget_solve import Solved
-from pages._budget_tables import NotMeasuredError
-from pages._figures_budget import frontier_figure, layer_error_figure, search_figure
+from pages._budget_tables import NotMeasuredError, UnknownModelError
+from pages._figures_budget import ALONE_BITS, frontier_figure, layer_error_figure, search_figure
 from pages._figures_map import bits_map
 from pages._html import Card, cards, shares, warning
 from pages._size import size_cards
@@ -40,6 +40,7 @@ def everything(solved: Solved, selection: tuple[str | None, int | None]) -> tupl
                     table.layer_names,
                     solved.allocation.per_layer_error,
                     None if uniform is None else uniform.per_layer_error,
+                    solving.alone(solved, ALONE_BITS),
                 )
             )
         ),
@@ -55,6 +56,9 @@ def refused(error: MpqdmError) -> tuple[Any, ...]:
     sentence = str(error)
     if isinstance(error, BudgetError) and f"{error.minimum:g}" not in sentence:
         sentence += f" (feasible: {error.minimum:.2f} to {error.maximum:.2f} bits)"
+    if isinstance(error, UnknownModelError):  # what is there belongs to another model
+        empty = (gr.HTML(fig="") for _ in range(4))
+        return (warning(sentence), "", *empty, None, gr.skip(), gr.Button(visible=False))
     if isinstance(error, NotMeasuredError):  # figures of another rounding would be taken for these
         skipped = (gr.skip() for _ in range(4))
         sentence += ". Maps and curves are those from before."

@@ -25,15 +25,23 @@ class NotMeasuredError(DataError):
     """Prices are missing that the Measure button of the page can add."""
 
 
+class UnknownModelError(DataError):
+    """Nothing was measured on this model at all."""
+
+    def __init__(self, title: str) -> None:
+        """Name the model."""
+        super().__init__(f"{title} has not been measured yet: press Measure on the Model page")
+
+
 def find(work: Workspace, rounding: Rounding, changed: Changes) -> ErrorTable:
     """The table of exactly the layers that share the budget.
 
     Raises:
         NotMeasuredError: it must be measured first; the sentence says what is missing.
-        DataError: nothing was measured on this model at all.
+        UnknownModelError: nothing was measured on this model at all.
     """
     if not work.measured_bits():
-        raise DataError(f"{work.title} has not been measured yet: press Measure on the Model page")
+        raise UnknownModelError(work.title)
     table = lookup(work, rounding)
     if table is None:
         raise NotMeasuredError(_sentence(work, rounding))

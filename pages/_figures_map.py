@@ -148,7 +148,7 @@ def value_map(
     figure = _figure(layers, sizes, cells, pool, peaks, side_name, None, "%{x:.4g}", axis=axis)
     figure["layout"]["margin"] = {"r": 64}
     if logarithmic:
-        figure["layout"]["xaxis2"]["type"] = "log"
+        figure["layout"]["xaxis2"] |= {"type": "log", "dtick": "D2"}  # 2 and 5 beside powers of ten
         _start_bars(figure["data"], peaks)
     return figure
 

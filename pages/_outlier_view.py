@@ -10,6 +10,7 @@ import numpy as np
 
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.outlier_map import excess_kurtosis, layers_holding, worst_channels
+from pages._budget_tables import UnknownModelError
 from pages._figures_map import Figure, value_map
 from pages._layers import short
 from pages._session import workspace
@@ -152,7 +153,7 @@ def _from_table(work: Any, statistic: str) -> OutlierView:
     """Kurtosis is in every error table, so that something can be shown before outliers were measured."""
     table = work.table(next(iter(work.measured_bits()), None))
     if table is None:
-        raise DataError(f"{work.title} has not been measured: press Measure on the Model page")
+        raise UnknownModelError(work.title)
     if statistic != "kurtosis":
         raise DataError(f"only the kurtosis of {work.title} is known so far: press Measure on the Model page")
     return OutlierView(

@@ -11,9 +11,10 @@ from mpqdm_core.errors import MpqdmError
 from pages import _budget_show as show
 from pages import _budget_solve as solving
 from pages._bridge import dumps, view
+from pages._budget_keep import on_keep
 from pages._budget_more import Measuring, More
 from pages._budget_overrides import Overrides
-from pages._context import LIVE, QUIET, Context, as_sentences, selected
+from pages._context import LIGHT, LIVE, QUIET, Context, as_sentences, selected
 from pages._sliders import may_be_empty
 from pages._text import text
 from pages._workspace import SOLVED
@@ -52,6 +53,8 @@ class Budget:
     by_layer: gr.HTML
     search: gr.HTML
     to_compare: gr.Button
+    keep: gr.Button
+    kept: gr.HTML
     write: gr.Button
     plan_text: gr.Code
     download: gr.DownloadButton
@@ -137,7 +140,10 @@ def build(ctx: Context) -> Budget:
                 fig="",
             )
             gr.Markdown(text("budget_map"), elem_classes=["mpq-note"])
-            to_compare = gr.Button("Compare the pictures →", variant="primary", elem_id="to-compare")
+            with gr.Row():
+                to_compare = gr.Button("Compare the pictures →", variant="primary", elem_id="to-compare")
+                keep = gr.Button("Keep this plan as a run", elem_id="keep-plan")
+            kept = gr.HTML(elem_id="kept-plan")
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             gr.Markdown("What each budget costs · click a point to go there", elem_classes=["mpq-title"])
@@ -194,6 +200,8 @@ def build(ctx: Context) -> Budget:
         by_layer=by_layer,
         search=search,
         to_compare=to_compare,
+        keep=keep,
+        kept=kept,
         write=write,
         plan_text=plan_text,
         download=download,
@@ -227,6 +235,7 @@ def wire(ctx: Context, page: Budget) -> None:
         on_budget, everything, outputs, **LIVE
     )
     page.write.click(on_write, ctx.plan, [page.plan_text, page.download], api_visibility="private")
+    page.keep.click(on_keep, ctx.plan, page.kept, **LIGHT, **QUIET)
     page.to_compare.click(lambda: gr.Tabs(selected="compare"), None, ctx.tabs, **QUIET)
     ctx.on_model.append((on_budget, everything, outputs))
     ctx.on_select.append((on_search, [ctx.plan, ctx.selection], [page.search]))

@@ -21,6 +21,7 @@ from pages._session import workspace
 from pages._text import text
 from pages._work import job, measure
 
+UNCHANGED = "Nothing has changed."  # why was said by the failure itself
 STOPPED = "Stopped. What was there before is unchanged; a download goes on from where it was."
 
 
@@ -121,7 +122,7 @@ def build(ctx: Context) -> Model:
 
 def wire(ctx: Context, page: Model) -> None:
     """Connect the events of the tab."""
-    ends = {"inputs": None, "outputs": page.stop, **QUIET}
+    ends = {"inputs": None, "outputs": [page.status, page.stop], **QUIET}
     loading, others = picking.wire(ctx, page.picker, page.status, page.stop)
     shown = (on_show, [ctx.session], [*page.shown, ctx.header])  # bits in the header come from the budget
     bits = [ctx.linked[name] for name in ("activation_bits", "activations_full")]
@@ -136,7 +137,7 @@ def wire(ctx: Context, page: Model) -> None:
         for handler, inputs, outputs in [shown, *ctx.on_model]:
             event.success(handler, inputs, outputs, **LIVE)
     for event in (loading, measuring, *others):
-        event.failure(lambda: gr.Button(visible=False), **ends)
+        event.failure(lambda: (outcome(UNCHANGED), gr.Button(visible=False)), **ends)
     page.stop.click(
         lambda: (outcome(STOPPED), gr.Button(visible=False)),
         None,

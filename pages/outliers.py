@@ -10,6 +10,7 @@ import gradio as gr
 from mpqdm_core.errors import MpqdmError
 from pages import _outlier_view as seeing
 from pages._bridge import dumps, view
+from pages._budget_tables import UnknownModelError
 from pages._channel import channel_json
 from pages._context import LIVE, QUIET, Context, selected
 from pages._figures_outliers import input_range_figure
@@ -160,6 +161,8 @@ def on_look(
     try:
         seen = seeing.look(session, side, statistic, input_statistic, step)
         rows = seeing.offenders(seen, threshold)
+    except UnknownModelError as err:  # what is there belongs to another model
+        return warning(str(err)), gr.HTML(fig=""), []
     except MpqdmError as err:
         return warning(str(err)), gr.skip(), gr.skip()
     return f"<p>{seeing.sentence(seen)}</p>", gr.HTML(fig=dumps(seeing.figure(seen, logarithmic, sort))), rows

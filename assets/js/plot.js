@@ -78,7 +78,11 @@
 
     async function drawOnce() {
       const next = page.payload(props.fig);
-      if (!next || !plotly()) { root.classList.add("is-empty"); return; }
+      if (!next || !plotly()) {
+        root.classList.add("is-empty");
+        if (drawn) { plotly().purge(chart); drawn = false; } // what was there belongs to something else
+        return;
+      }
       root.classList.remove("is-empty");
       figure = next;
       width = root.clientWidth;

@@ -9,8 +9,9 @@ import synthetic
 
 from mpqdm_core.errors import BudgetError, SettingsError
 from pages import _budget_solve as solving
-from pages import budget
+from pages import budget, outliers
 from pages._budget_overrides import lock_table, on_edit, on_free, on_lock
+from pages._workspace import WORKSPACES, Workspace
 
 LAYER = "mid_block.resnets.0.conv1"
 ALL = list(range(1, 9))
@@ -74,6 +75,18 @@ def test_no_allowed_width_is_a_sentence():
 def test_activation_bits_without_a_table_say_what_was_measured():
     notice, *_ = run(activation_bits=6)
     assert "measured: 4, 8, full precision" in notice
+
+
+def test_a_model_that_was_not_measured_shows_nothing_of_the_one_before():
+    WORKSPACES.put("fresh", Workspace(key="fresh", title="Fresh", source="fresh"))
+    notice, summary, *figures, plan, _, measure = budget.on_budget("fresh", (None, None), *controls())
+    assert "Fresh has not been measured yet" in notice
+    assert summary == "" and plan is None and measure.visible is False
+    assert [figure.props["fig"] for figure in figures] == [""] * 4
+    sentence, heat, rows = outliers.on_look(
+        "fresh", "weights", "kurtosis", "channel_ratio", 0, True, False, None
+    )
+    assert "Fresh has not been measured yet" in sentence and heat.props["fig"] == "" and rows == []
 
 
 def test_a_locked_layer_keeps_its_bits_inside_the_budget():
