@@ -1,4 +1,4 @@
-"""Write the figures of `benchmarks/results` into README.md and the model card, between their markers.
+"""Write the figures of `benchmarks/results` into README.md and the model cards, between their markers.
 
     python -m benchmarks._readme
 
@@ -14,10 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-DOCUMENTS = {
-    ROOT / "README.md": None,  # every benchmark
-    ROOT / "assets" / "models" / "sprites-ldm" / "README.md": "zoo_quality",
-}
+CARD_BENCHMARK = "zoo_quality"  # its figures end in the name of a model
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -46,6 +43,18 @@ def read_results(only: str | None) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
+def of_model(results: dict[str, dict[str, Any]], model: str) -> dict[str, dict[str, Any]]:
+    """The results with only those figures that end in a model's name."""
+    ending = "_" + model.replace("-", "_")
+    return {
+        name: {
+            **result,
+            "figures": {key: value for key, value in result["figures"].items() if key.endswith(ending)},
+        }
+        for name, result in results.items()
+    }
+
+
 def fill(text: str, content: str) -> str:
     """Replace what stands between the markers."""
     before, _, rest = text.partition(BEGIN)
@@ -53,13 +62,19 @@ def fill(text: str, content: str) -> str:
     return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
 
 
+def documents() -> dict[Path, str]:
+    """The table of every document that has one: all benchmarks, or the figures of one model."""
+    tables = {ROOT / "README.md": table(read_results(None))}
+    for path in sorted(ROOT.glob("assets/models/*/README.md")):
+        if BEGIN in path.read_text(encoding="utf-8"):
+            tables[path] = table(of_model(read_results(CARD_BENCHMARK), path.parent.name))
+    return tables
+
+
 def main() -> None:
     """Rewrite the documents."""
-    for path, only in DOCUMENTS.items():
-        if path.exists():
-            text = path.read_text(encoding="utf-8")
-            if BEGIN in text and END in text:
-                path.write_text(fill(text, table(read_results(only))), encoding="utf-8")
+    for path, content in documents().items():
+        path.write_text(fill(path.read_text(encoding="utf-8"), content), encoding="utf-8")
 
 
 if __name__ == "__main__":

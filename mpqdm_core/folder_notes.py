@@ -40,7 +40,7 @@ def folder_sampler(folder: Path, sampler: SamplerSettings, *, guided: bool) -> S
     where = folder / SAMPLER_FILE
     strange = [name for name in said if name not in NUMBERS]
     if strange:
-        raise LoadError(f"{where} may say {listed(NUMBERS)}, found {listed(shown(name) for name in strange)}")
+        raise LoadError(f"{where} may say {listed(NUMBERS)}, found {listed(strange)}")
     steps = said.get("num_inference_steps", sampler.num_inference_steps)
     scale = said.get("guidance_scale", sampler.guidance_scale)
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:

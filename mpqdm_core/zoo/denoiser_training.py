@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import logging
 import os
 import time
 from collections import deque
@@ -177,21 +176,17 @@ def averaged(network: nn.Module, average: Average) -> nn.Module:
     return clone.eval().requires_grad_(False)
 
 
-def options(description: str | None, *, run: str, steps: int, model: Path) -> argparse.Namespace:
-    """Read the command line that all trainings of denoisers share."""
+def options(description: str | None, *, run: str, steps: int, model: Path) -> argparse.ArgumentParser:
+    """The command line that all trainings of denoisers share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, default=Path(run), help="state, log and sheets; goes on from it")
-    parser.add_argument("--steps", type=int, default=steps, help="of the whole training, resumed or not")
-    parser.add_argument("--minutes", type=float, default=240.0, help="stop after these; 0 trains no step")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
-    parser.add_argument(
-        "--data", type=Path, default=None, help="folder of prepared pictures; default: in the run folder"
-    )
-    parser.add_argument(
-        "--out", type=Path, nargs="?", const=model, default=None,
-        help=f"then write the diffusers folder of the averaged weights; without a folder: {model.name}",
-    )  # fmt: skip
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--run", type=Path, default=Path(run), help="state, log and sheets; a run that is there goes on")
+    add("--data", type=Path, default=None, help="prepared pictures; default: a folder of the run")
+    add("--steps", type=int, default=steps, help="of the whole training, restarts included")
+    add("--minutes", type=float, default=240.0, help="stop after these; 0 trains no step")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="threads; they change no result")
+    written = f"then write the averaged weights as a diffusers folder; alone: assets/models/{model.name}"
+    add("--out", "--export", type=Path, nargs="?", const=model, default=None, help=written)
+    return parser

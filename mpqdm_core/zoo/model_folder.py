@@ -1,10 +1,10 @@
 """Writing a trained model: an ordinary diffusers folder, with its card, its settings and how it is sampled.
 
-    <folder>/model_index.json ...   by save_pretrained: plain diffusers loads it, without this project
-    <folder>/sampler.json           guidance scale and steps the model is meant to be sampled with
-    <folder>/prompts.json           what to ask a text-to-image model, if it is one
-    <folder>/training.json          every setting, the last line of the log, the device
-    <folder>/README.md              the card; its table of figures is filled by `benchmarks._readme`
+<folder>/model_index.json ...   by save_pretrained: plain diffusers loads it, without this project
+<folder>/sampler.json           guidance scale and steps the model is meant to be sampled with
+<folder>/prompts.json           what to ask a text-to-image model, if it is one
+<folder>/training.json          every setting, the last line of the log, the device
+<folder>/README.md              the card; its table of figures is filled by `benchmarks._readme`
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Write what the first page shows before any model is loaded: `assets/data/sprites-ldm`.
+"""Write what the page shows of a bundled model before it is loaded: `assets/data/<model>`.
 
-    python -m mpqdm_core.zoo.precompute
+    python -m mpqdm_core.zoo.precompute [--model sprites-ldm]
 
 Calibration, outlier statistics, one error table for each number of activation bits, and a strip of pictures
 for a few allocations. Each step is skipped when its file is there, so a killed run goes on; `--fresh` starts
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mpqdm_core.allocation import AllocationSettings, allocate
+from mpqdm_core.bundled import bundled_models
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
@@ -34,11 +35,10 @@ from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
 from mpqdm_core.sampling import Samples, decode, sample
 from mpqdm_core.sensitivity import channel_sensitivity
-from mpqdm_core.zoo import sprites
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "data"
 TABLE_BITS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 7, 8, None)
-STRIP_SEEDS = range(10)  # one picture of each class
+STRIP_SEEDS = range(10)  # one picture of each class, or of each of the first prompts
 SHIPPED_ROWS = 10  # per layer and timestep, so that the calibration stays below 12 MB
 STRIP_EVERY = 2  # recorded steps between two tiles of a strip
 logger = logging.getLogger(__name__)
@@ -78,9 +78,9 @@ def precompute(denoiser: Denoiser, folder: Path) -> None:
     calibration = _calibration(denoiser, folder)
     layers = [asdict(layer) for layer in denoiser.layers]
     card = {
-        "title": "sprites-ldm",
-        "description": "Class-conditional latent diffusion on ten kinds of sprites, trained by this project.",
-        "class_names": list(sprites.KINDS),
+        "title": denoiser.name,
+        "description": next((m.description for m in bundled_models() if m.name == denoiser.name), ""),
+        "class_names": list(denoiser.class_names),
         "layers": layers,
         "parameters": denoiser.parameters,
         "sampler": asdict(denoiser.sampler),
@@ -118,7 +118,8 @@ def _strips(denoiser: Denoiser, calibration: Calibration, folder: Path) -> None:
     if (target / "samples.json").exists():
         return
     target.mkdir(exist_ok=True)
-    labels = [seed % len(sprites.KINDS) for seed in STRIP_SEEDS]
+    count = denoiser.num_classes
+    labels = None if count is None else [seed % count for seed in STRIP_SEEDS]
     reference = sample(denoiser, labels=labels, seeds=STRIP_SEEDS, record="all")
     steps = [int(step) for step in reference.timesteps[::STRIP_EVERY]]
     entries = [_entry(denoiser, reference, "full-precision", "full precision", target, {})]
@@ -133,7 +134,7 @@ def _strips(denoiser: Denoiser, calibration: Calibration, folder: Path) -> None:
         figures["bits per weight, effective"] = f"{quantized.bit_report.effective_bits:.2f}"
         entries.append(_entry(denoiser, drawn, variant.key, variant.title, target, figures))
     document = {
-        "tile": sprites.IMAGE_SIZE,
+        "tile": reference.images.shape[1],
         "seeds": list(STRIP_SEEDS),
         "labels": labels,
         "timesteps": steps,

@@ -124,6 +124,14 @@ def batch(seed: int, indices: Sequence[int] | range) -> tuple[NDArray[np.uint8],
     return np.stack([render(scene) for scene in scenes]), np.array([scene.label for scene in scenes])
 
 
+def halved(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (N, H, W, 3) at half their side, each pixel the mean of four, rounded."""
+    count, height, width, colours = images.shape
+    quarters = images.reshape(count, height // 2, 2, width // 2, 2, colours)
+    rounded: NDArray[np.uint8] = np.round(quarters.mean(axis=(2, 4))).astype(np.uint8)
+    return rounded
+
+
 def _hill(draw: ImageDraw.ImageDraw, side: int, height: float, colour: tuple[int, int, int]) -> None:
     top = side * (1.0 - height)
     draw.ellipse((-0.35 * side, top, 1.35 * side, top + 1.2 * side), fill=colour)

@@ -11,6 +11,7 @@ zero.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +139,8 @@ def _zero(layer: nn.Linear) -> None:
 
 def main() -> None:
     """Read the command line, train, and write the model if asked."""
-    asked = options(__doc__, run="runs/dit", steps=DiTSettings().steps, model=MODELS / NAME)
+    asked = options(__doc__, run="runs/dit", steps=DiTSettings().steps, model=MODELS / NAME).parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings, run, vae = DiTSettings(steps=asked.steps), RunFolder(asked.run), load_autoencoder()
     latents = encode_sprites(vae, asked.data or asked.run / "latents", TRAIN_STREAM, settings.pictures)
     network = train(
@@ -146,9 +148,7 @@ def main() -> None:
     )
     if asked.out is not None:
         pipeline = assemble(network, vae)
-        write_model(
-            pipeline, asked.out, run=run, settings=settings, sampler=SAMPLER, half=("transformer",)
-        )
+        write_model(pipeline, asked.out, run=run, settings=settings, sampler=SAMPLER, half=("transformer",))
 
 
 if __name__ == "__main__":
