@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from mpqdm_core.allocation.plan import BitPlan
-from mpqdm_core.board.catalog import metrics_of, setting_title, setting_words, settings_of
+from mpqdm_core.board.catalog import metric_info, metrics_of, setting_title, setting_words, settings_of
 from mpqdm_core.board.differences import difference, plan_difference
 from mpqdm_core.board.run import KeptRun
 from mpqdm_core.board.shelf import Library
@@ -57,9 +57,13 @@ def board(
 
 
 def scatter(runs: Sequence[KeptRun], cost: str, quality: str, baseline: str | None) -> str:
-    """Quality against cost; empty when there is nothing to draw."""
+    """Quality against cost; empty without runs, and a sentence where none of them has both numbers."""
     shown = [run for run in runs if cost in run.metrics and quality in run.metrics]
-    return dumps(scatter_figure(shown, cost, quality, baseline)) if shown else ""
+    if shown:
+        return dumps(scatter_figure(shown, cost, quality, baseline))
+    names = (cost, quality)
+    lacking = [name for name in names if not any(name in run.metrics for run in runs)] or names
+    return dumps({"lacking": " and ".join(metric_info(name).title for name in lacking)}) if runs else ""
 
 
 def columns(library: Library, choice: dict[str, Any]) -> list[KeptRun]:

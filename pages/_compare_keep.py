@@ -73,8 +73,7 @@ def _keep(
         hashes={"model": str(denoiser.content_hash)} if denoiser is not None else {},
         device="" if denoiser is None else device_of(denoiser),
         plan=bits,
-        bits_on_disk=None if packed is None else packed.bits_on_disk,
-        file_bytes=None if packed is None else packed.file_bytes,
+        packed=packed,
     )
     return library(request).store.add(computed.run, computed.files).id
 

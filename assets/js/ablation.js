@@ -54,15 +54,17 @@
     }
     let measured = {};
 
+    // Counts, as of bytes, keep every figure.
+    const figures = (count) => (Number.isInteger(count) && Math.abs(count) >= 1e4 ? count.toLocaleString("en") : number(count, 4));
     function value(entry, change, better) {
       if (!entry) return node("td", {}, "");
-      const cell = node("td", {}, number(entry[0], 4));
+      const cell = node("td", {}, figures(entry[0]));
       if (entry[1] !== null) cell.append(node("small", {}, `${number(entry[1], 4)} to ${number(entry[2], 4)}`));
       if (change) {
         const sure = change[1] !== null && (change[1] > 0 || change[2] < 0);
         const mood = sure ? ((change[0] > 0) === better ? " is-good" : " is-bad") : "";
         const ends = change[1] === null ? "" : ` (${number(change[1], 2)} to ${number(change[2], 2)})`;
-        cell.append(node("small", { class: `mpq-change${mood}` }, `${change[0] > 0 ? "+" : ""}${number(change[0], 3)}${ends}`));
+        cell.append(node("small", { class: `mpq-change${mood}` }, `${change[0] > 0 ? "+" : ""}${Number.isInteger(change[0]) ? figures(change[0]) : number(change[0], 3)}${ends}`));
       }
       return cell;
     }
@@ -124,8 +126,9 @@
   page.kinds["ablation-scatter"] = ({ root, props, watch }) => {
     const plotly = () => window.moduleName || window.Plotly;
     const chart = page.node("div", { class: "mpq-chart" });
-    const empty = page.node("div", { class: "mpq-empty" }, page.node("b", {}, "No runs yet"),
-      "Every combination of what is ticked becomes a cell. Press the button: each finished cell appears here as a point, quality against cost.");
+    const empty = page.node("div", { class: "mpq-empty" });
+    const NONE = ["No runs yet", "Every combination of what is ticked becomes a cell. Press the button: each finished cell appears here as a point, quality against cost."];
+    const lacks = (what) => [`No run shown has this: ${what}`, "Choose another measure, show other runs, or compute cells: those have every number."];
     root.append(chart, empty);
     root.tabIndex = 0;
     root.setAttribute("role", "group");
@@ -133,10 +136,12 @@
     let width = 0, listening = false;
 
     async function draw() {
-      const figure = page.payload(props.fig);
+      const told = page.payload(props.fig), figure = told && told.data ? told : null;
       if (!root.clientWidth || !plotly()) return;
       root.classList.toggle("is-empty", !figure);
       empty.hidden = Boolean(figure);
+      const [title, words] = told && told.lacking ? lacks(told.lacking) : NONE;
+      if (!figure) empty.replaceChildren(page.node("b", {}, title), words);
       if (!figure) return;
       width = root.clientWidth;
       chart.style.height = `${root.dataset.height}px`;

@@ -56,12 +56,25 @@ METRICS = (
         hint="Signal to error of the final latents. Higher is closer.",
     ),
     MetricInfo(
-        name="effective_bits",
-        title="Effective bits",
+        name="predicted_error",
+        title="Predicted error",
         unit="",
         higher_is_better=False,
-        quality=False,
-        hint="Bits per quantized weight, scales and everything else they need included.",
+        quality=True,
+        hint="Of the bit budget, by its error table. Compare it only where errors are weighed alike.",
+    ),
+    *(
+        MetricInfo(
+            name=f"{term}_{when}_loss",
+            title=f"{title}, {when}",
+            unit="",
+            higher_is_better=False,
+            quality=True,
+            hint="On pictures that fine-tuning was not trained on.",
+            minor=when != "after",
+        )
+        for term, title in (("task", "Task loss"), ("relation", "Relation loss"), ("feature", "Feature loss"))
+        for when in ("before", "after", "merged")
     ),
     MetricInfo(
         name="nominal_bits",
@@ -70,6 +83,31 @@ METRICS = (
         higher_is_better=False,
         quality=False,
         hint="Mean bits per quantized weight, without scales.",
+    ),
+    MetricInfo(
+        name="effective_bits",
+        title="Effective bits",
+        unit="",
+        higher_is_better=False,
+        quality=False,
+        hint="Bits per quantized weight with scales and all else they need, counted from the plan.",
+    ),
+    MetricInfo(
+        name="on_disk_bits",
+        title="On-disk bits",
+        unit="",
+        higher_is_better=False,
+        quality=False,
+        hint="Bits per quantized weight of the real packed file, header and manifest included. "
+        "Empty for runs that were kept before files were packed.",
+    ),
+    MetricInfo(
+        name="file_bytes",
+        title="Packed file",
+        unit="bytes",
+        higher_is_better=False,
+        quality=False,
+        hint="Size of the network's real packed file.",
         minor=True,
     ),
     MetricInfo(

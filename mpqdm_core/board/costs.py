@@ -85,6 +85,7 @@ def estimate(
     draw = _per_picture(known)
     picture_s = draw if draw is not None else macs * calls / MACS_PER_S
     quantize_s = _median([run.seconds[k] for run in known for k in ("quantize",) if k in run.seconds])
+    pack_s = _median([run.seconds["pack"] for run in known if "pack" in run.seconds]) or 0.0
     trained = [cell for cell in cells if cell.finetuning != "none"]
     step_s = _per_step(known)
     if step_s is None:
@@ -98,7 +99,7 @@ def estimate(
     references = len({cell.seed for cell in cells})
     seconds = (
         prepare
-        + len(cells) * (quantize_s if quantize_s is not None else QUANTIZE_S)
+        + len(cells) * (pack_s + (quantize_s if quantize_s is not None else QUANTIZE_S))
         + (len(cells) + references) * effort.pictures * picture_s
         + len(trained) * effort.steps * step_s
     )

@@ -12,6 +12,7 @@ from mpqdm_core.board import measured as measuring
 from mpqdm_core.board.laboratory import Computed
 from mpqdm_core.board.run import KeptRun, Metric, Pictures, Scalar, new_id, now
 from mpqdm_core.comparison import Comparison
+from mpqdm_core.packing import PackedFolder
 
 
 def compared_run(
@@ -25,8 +26,7 @@ def compared_run(
     settings: Mapping[str, Scalar],
     hashes: Mapping[str, str],
     plan: BitPlan | None = None,
-    bits_on_disk: float | None = None,
-    file_bytes: int | None = None,
+    packed: PackedFolder | None = None,
     device: str = "",
 ) -> Computed:
     """A run of one model that was compared with full precision.
@@ -41,8 +41,7 @@ def compared_run(
         settings: by which runs are told apart.
         hashes: of model, calibration and plan.
         plan: bits of every channel, if known.
-        bits_on_disk: bits per quantized weight in the packed file.
-        file_bytes: size of the packed file.
+        packed: the account of its packed file, if it was packed.
         device: what it was drawn on.
     """
     shown = measuring.SHOWN
@@ -52,10 +51,11 @@ def compared_run(
     sizes: dict[str, Metric] = {}
     if plan is not None:
         sizes["nominal_bits"] = Metric(value=plan.mean_bits)
-    if bits_on_disk is not None:
-        sizes["effective_bits"] = Metric(value=bits_on_disk)
-    if file_bytes is not None:
-        sizes["size_mib"] = Metric(value=file_bytes / measuring.MEBIBYTE)
+    if packed is not None:
+        report = packed.manifest.bit_report
+        sizes["effective_bits"] = Metric(value=report.effective_bits)
+        sizes["size_mib"] = Metric(value=report.bytes_estimate / measuring.MEBIBYTE)
+        sizes |= measuring.on_disk(packed)
     run = KeptRun(
         id=new_id(),
         kind=kind,

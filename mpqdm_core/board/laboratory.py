@@ -30,7 +30,7 @@ from mpqdm_core.sampling import Samples, sample
 from mpqdm_core.sensitivity import channel_sensitivity
 from mpqdm_core.teacher import TeacherRecord, record_teacher
 
-PARTS, FULL = 5, 100
+PARTS, FULL = 6, 100
 WAY_PICTURES = 64  # the ways of more pictures are not recorded: they would not fit
 
 
@@ -107,8 +107,10 @@ class Laboratory:
         part = "quantize" if cell.finetuning == "none" else "finetune"
         with _timed(seconds, part):
             student, losses = self._student(cell, plan, rounding, _phase(report, 3, part))
+        with _timed(seconds, "pack"):
+            weighed = measuring.weighed(student, _phase(report, 4, "packing"))
         with _timed(seconds, "draw"):
-            drawn = self._draw(student.denoiser, cell, _phase(report, 4, "pictures"))
+            drawn = self._draw(student.denoiser, cell, _phase(report, 5, "pictures"))
             found = compare(reference, drawn)
         shown = measuring.SHOWN
         files = (
@@ -129,7 +131,7 @@ class Laboratory:
                 "plan": plan.content_hash,
                 "quantized": student.content_hash,
             },
-            metrics={**measuring.measured(found), **measuring.counted(student, self.denoiser)},
+            metrics={**measuring.measured(found), **measuring.counted(student, self.denoiser), **weighed},
             curves={**measuring.by_step(found), **losses},
             pictures=measuring.describe_pictures(drawn, files, self.denoiser.class_names),
             plan=measuring.blob_hash(files[2]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import os
 import platform
@@ -19,6 +20,9 @@ from mpqdm_core.board.costs import bit_operations
 from mpqdm_core.board.run import Curve, Metric, Pictures
 from mpqdm_core.comparison import Comparison, PairedMetric
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.errors import DataError, LoadError
+from mpqdm_core.packing import PackedFolder, measure_packed
+from mpqdm_core.progress import Report, silent
 from mpqdm_core.quantization import QuantizedDenoiser
 from mpqdm_core.sampling import Samples
 
@@ -27,6 +31,7 @@ MAX_VALUES = 256  # of one metric, kept picture by picture
 MEBIBYTE = 2**20
 GIGA = 1e9
 DIGITS = 6  # of one picture's metric
+logger = logging.getLogger(__name__)
 
 
 def measured(found: Comparison) -> dict[str, Metric]:
@@ -53,6 +58,29 @@ def counted(student: QuantizedDenoiser, denoiser: Denoiser) -> dict[str, Metric]
         "effective_bits": Metric(value=report.effective_bits),
         "size_mib": Metric(value=report.bytes_estimate / MEBIBYTE),
         "gbops": Metric(value=operations / GIGA),
+    }
+
+
+def weighed(student: QuantizedDenoiser, report: Report = silent) -> dict[str, Metric]:
+    """Bits and bytes of the packed file, which is written and deleted again; none if it cannot be packed.
+
+    Args:
+        student: to be packed, with scales in half precision.
+        report: told every layer; may raise `Cancelled`.
+    """
+    try:
+        packed = measure_packed(student, report=report)
+    except (DataError, LoadError, OSError) as error:
+        logger.info("a cell was not packed: %s", error)
+        return {}
+    return on_disk(packed)
+
+
+def on_disk(packed: PackedFolder) -> dict[str, Metric]:
+    """Bits and bytes of a packed file."""
+    return {
+        "on_disk_bits": Metric(value=packed.bits_on_disk),
+        "file_bytes": Metric(value=float(packed.file_bytes)),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mpqdm_core.board.catalog import MetricInfo, metrics_of, setting_title, setting_words, settings_of
 from mpqdm_core.board.run import KeptRun, Metric, Scalar
 
+MANY = 10_000  # counts from here up, as of bytes, keep every figure
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -79,7 +80,8 @@ def number_words(metric: Metric | None) -> str:
     if metric is None:
         return ""
     if metric.low is None or metric.high is None:
-        return f"{metric.value:.4g}"
+        count = metric.value.is_integer() and abs(metric.value) >= MANY
+        return f"{metric.value:,.0f}" if count else f"{metric.value:.4g}"
     return f"{metric.value:.4g} [{metric.low:.4g}, {metric.high:.4g}]"
 
 

@@ -122,9 +122,7 @@ def _quantized(denoiser: Denoiser, manifest: Manifest) -> QuantizedDenoiser:
     )
 
 
-def _build(
-    folder: Path, index: Mapping[str, Any], family: Family, packed: Path, config: PackedConfig
-) -> Any:
+def _build(folder: Path, index: Mapping[str, Any], family: Family, packed: Path, config: PackedConfig) -> Any:
     """The pipeline of a family whose parts are all diffusers'."""
     built: dict[str, Any] = {}
     for part, classes in family.parts.items():

@@ -69,7 +69,11 @@ def packed_product(
     if kernels is None or layout.channels * layout.weights_per_channel >= MAX_CODES:
         return None
     step, shift = None, 0
-    if activation.bits is not None and activation.bits <= BYTE_BITS and layout.weights_per_channel < MAX_TERMS:
+    if (
+        activation.bits is not None
+        and activation.bits <= BYTE_BITS
+        and layout.weights_per_channel < MAX_TERMS
+    ):
         steps, lowest, step = activation.steps(x)
         inputs = (steps - (lowest + MIDDLE)).to(torch.int8)
         shift = int(lowest) + MIDDLE

@@ -153,12 +153,17 @@ class PackedLayer(QuantLayer):
             dtype: that it is unpacked to, and multiplied in; float32 gives the results of the exported model.
 
         Raises:
-            SettingsError: there is no such mode, or the type is no floating-point type.
+            SettingsError: there is no such mode, the type is no floating-point type, or the weight is
+                offloaded and cannot be frozen.
         """
         if mode not in MODES:
             raise SettingsError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if not dtype.is_floating_point:
             raise SettingsError(f"dtype must be a floating-point type, got {dtype}")
+        if mode == "frozen" and self.weight_packed.is_meta:
+            raise SettingsError(
+                "the weights are offloaded and cannot be unpacked here: freeze the model before offloading it"
+            )
         self.cache.drop(self.key)
         self.dtype = dtype
         self.unpacked = None

@@ -1,54 +1,34 @@
 import io
 import pickle
 import runpy
-import warnings
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from board_lab import EFFORT, layer_shapes, small_laboratory
 from PIL import Image
-from tiny_models import CLASS_NAMES, latent_scheduler, tiny_unet, tiny_vae
 
+from mpqdm_core.allocation.plan import BitPlan
 from mpqdm_core.board import precompute
 from mpqdm_core.board.cells import finetuning_of, rounding_of
 from mpqdm_core.board.costs import bit_operations, estimate
 from mpqdm_core.board.engine import CellWork, run_sweep
-from mpqdm_core.board.laboratory import Laboratory
 from mpqdm_core.board.script import to_script
 from mpqdm_core.board.shelf import Shelf
 from mpqdm_core.board.store import RunStore
 from mpqdm_core.board.sweep import FINETUNINGS, Cell, Effort, SweepSettings, cell_id
-from mpqdm_core.calibration import CalibrationSettings, calibrate
-from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.errors import Cancelled, LoadError, MpqdmError, SettingsError
-from mpqdm_core.loading import load_denoiser
-from mpqdm_core.measure import RowSettings
 from mpqdm_core.metrics import psnr_db
-from mpqdm_core.pipelines import ClassConditionalLDMPipeline
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.recipes import RECIPES
 from mpqdm_core.sampling import sample
 
-EFFORT = Effort(pictures=2, steps=2, batch_size=2, record_pictures=2)
 CELL = SweepSettings().cells()[-1]
-
-
-def smallest_model(folder):
-    unet = tiny_unet(num_class_embeds=4, block_out_channels=(8, 16), attention_head_dim=8, norm_num_groups=4)
-    pipeline = ClassConditionalLDMPipeline(unet, tiny_vae(), latent_scheduler(), class_names=CLASS_NAMES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # diffusers' own, about saving
-        pipeline.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    folder = smallest_model(tmp_path_factory.mktemp("tiny"))
-    denoiser = replace(load_denoiser(folder), sampler=SamplerSettings(num_inference_steps=3))
-    calibration = calibrate(denoiser, CalibrationSettings(samples=3, batch_size=3, rows_per_step=8))
-    rows = RowSettings(images_per_step=2, positions=4)
-    return Laboratory(denoiser, EFFORT, calibration=calibration, rows=rows)
+    return small_laboratory(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
@@ -196,7 +176,7 @@ def test_the_script_makes_the_run_again(lab, store, tmp_path, capsys, finetuning
     runpy.run_path(str(path), run_name="__main__")
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert all(lines[name] == "the same" for name in ("model", "calibration", "plan"))
-    for name in ("psnr_db", "latent_snr_db", "gbops"):
+    for name in ("psnr_db", "latent_snr_db", "gbops", "on_disk_bits", "file_bytes"):
         made, recorded = lines[name].split(", recorded ")
         assert float(made) == pytest.approx(float(recorded), rel=1e-4)
         assert float(recorded) == pytest.approx(run.metrics[name].value, rel=1e-5)
@@ -209,15 +189,8 @@ def test_a_worker_can_be_sent_to_another_process(lab, tmp_path):
 
 
 def test_bit_operations_by_hand(lab):
-    from mpqdm_core.allocation.plan import BitPlan
-
     layers = lab.denoiser.quantizable_layers
-    plan = BitPlan.uniform(
-        [layer.name for layer in layers],
-        [layer.out_channels for layer in layers],
-        [layer.weights_per_channel for layer in layers],
-        3,
-    )
+    plan = BitPlan.uniform(*layer_shapes(lab.denoiser), 3)
     counted = bit_operations(lab.denoiser.layers, plan, QuantSettings(activation_bits=4))
     by_hand = sum(layer.macs for layer in layers) * 3 * 4
     for layer in lab.denoiser.exempt_layers:
