@@ -201,6 +201,8 @@ class ActivationQuantizer(nn.Module):
         """Return the pre-scaled, fake-quantized input, of the shape of `x`."""
         if self.scale is None or self.zero_point is None or self.clock is None or self.bits is None:
             return x if self.prescale is None else x * self._shaped(self.prescale)
+        if torch.is_autocast_enabled(x.device.type):  # bfloat16 cannot tell steps of 8 bits apart
+            x = x.float()
         if torch.is_grad_enabled():
             slot = self.clock.slot
             return self._differentiable(x, self.scale[slot], self.zero_point[slot])

@@ -97,7 +97,10 @@ class WindowLosses:
     def _forward(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Prediction and tapped feature of one call in this thread."""
         self._heard.feature = None
-        prediction = output_tensor(self._network(**arguments))
+        lower = self._settings.precision == "bfloat16"
+        device = next(self._network.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+            prediction = output_tensor(self._network(**arguments))
         return prediction, self._heard.feature
 
     def _on_tap(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -61,6 +61,9 @@ class FinetuneSettings:
     way: Literal["teacher", "student"] = "teacher"  # whose latents are looked at
     shuffle: bool = False  # windows in random order instead of along the way
     shares: int = 2  # parts of a batch that can be worked on at the same time; decides rounding only
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # of the products in the network; "bfloat16" by autocast, for CUDA. Rounding stays float32
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained.
@@ -91,6 +94,7 @@ class FinetuneSettings:
             ("conv_factors", CONV_FACTORS),
             ("start", ("zero", "error")),
             ("way", ("teacher", "student")),
+            ("precision", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(

@@ -42,6 +42,19 @@ def test_training_lowers_the_loss_on_the_record():
     run.close()
 
 
+def test_bfloat16_products_give_nearly_the_same_loss_and_train_float32_tensors():
+    exact, lower = tuner(steps=30), tuner(steps=30, precision="bfloat16")
+    wanted = exact.evaluate(small_record())["task"]
+    before = lower.evaluate(small_record())["task"]
+    assert before != wanted and before == pytest.approx(wanted, rel=0.05)
+    for _ in range(30):
+        lower.step()
+    assert lower.evaluate(small_record())["task"] < 0.85 * before
+    assert {tensor.dtype for tensor in lower.state_dict()["tensors"].values()} == {torch.float32}
+    exact.close()
+    lower.close()
+
+
 def test_biases_alone_lower_the_loss_and_travel_in_the_adapter():
     still = dict(rank=None, low_rank_rate=0.0, weight_scale_rate=0.0, weight_zero_point_rate=0.0)
     run = tuner(steps=30, bias_rate=3e-3, activation_rate=0.0, **still)
