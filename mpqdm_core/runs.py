@@ -78,6 +78,7 @@ class Run:
     adapter: Adapter | None = None
     adapter_file: Path | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
+    _left: int | None = None  # steps until it stops by itself
     _began: float | None = None
     _worked: float = 0.0
 
@@ -120,6 +121,10 @@ class Run:
         if self.steps and self.steps[-1].step >= record.step:
             self.steps = [kept for kept in self.steps if kept.step < record.step]
         self.steps.append(record)
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self._stop.set()
 
     def add_diagnosis(self, diagnosis: Diagnosis) -> None:
         """Keep one look of the doctor."""
@@ -179,8 +184,12 @@ class RunRegistry:
                 self._line.remove(run.id)
                 run.state = RunState.STOPPED
 
-    def resume(self, run: Run) -> None:
+    def resume(self, run: Run, steps: int | None = None) -> None:
         """Put a stopped or failed run at the end of the line again; it goes on from its checkpoint.
+
+        Args:
+            run: one of this registry.
+            steps: it stops by itself after so many; None: at its end.
 
         Raises:
             SettingsError: it has finished, is not kept any more, or the line is full.
@@ -191,6 +200,7 @@ class RunRegistry:
             if run.state is RunState.FINISHED or self._runs.get(run.id) is not run:
                 raise SettingsError("this run cannot be resumed: start a new one")
             self._check_line()
+            run._left = steps
             self._enter(run)
 
     def _enter(self, run: Run) -> None:

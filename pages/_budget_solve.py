@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpqdm_core.allocation import Allocation, AllocationSettings, allocate, frontier
+from mpqdm_core.allocation import Allocation, AllocationSettings, allocate, errors_alone, frontier
 from mpqdm_core.errors import BudgetError, DataError, MpqdmError, SettingsError
 from pages import _budget_tables as tables
 from pages import _exempt
@@ -164,6 +164,13 @@ def at_same_budget(solved: Solved, **changes: Any) -> Allocation | None:
         )
     except MpqdmError:
         return None
+
+
+def alone(solved: Solved, bits: int) -> Any:
+    """The predicted error of each layer rounded alone, (L,)."""
+    weighting = solved.choice.settings.weighting
+    key = ("alone", solved.table.content_hash, weighting, bits)
+    return ALLOCATIONS.get_or_make(key, lambda: errors_alone(solved.table, weighting, bits))
 
 
 def frontier_curves(solved: Solved) -> dict[str, tuple[list[float], list[float]]]:

@@ -39,6 +39,8 @@ def everything(run: Run | None, seen: dict[str, Any] | None) -> tuple[Any, ...]:
         part("result", lambda: showing.result(run)),
         part("log", lambda: "" if run is None else "\n".join(run.log)),
         part("result", lambda: _download(run)),
+        part("result", lambda: gr.Button(visible=run is not None and run.adapter is not None)),
+        part("state", lambda: gr.Button(visible=again)),
     )
 
 

@@ -11,6 +11,7 @@ from pages._layers import short
 
 Figure = dict[str, Any]
 WIDE = 300.0  # largest by smallest value: above it, at least two powers of ten lie within
+ALONE_BITS = 2  # where layers differ most
 LINES = {
     "optimal": ("var(--mpq-accent)", "solid", "circle"),
     "gain": ("var(--mpq-good)", "dash", "diamond"),
@@ -65,20 +66,32 @@ def frontier_figure(
     return {"data": [*traces, here], "layout": layout, "meta": {"height": 300, "view": "frontier"}}
 
 
-def layer_error_figure(layers: Sequence[str], errors: np.ndarray, uniform: np.ndarray | None) -> Figure:
+def layer_error_figure(
+    layers: Sequence[str], errors: np.ndarray, uniform: np.ndarray | None, alone: np.ndarray | None = None
+) -> Figure:
     """Predicted error of every layer; with the uniform allocation beside it where there is one.
 
     Args:
         layers: names, network order.
         errors: (L,) of the allocation.
         uniform: (L,) of uniform bits at the same budget, or None.
+        alone: (L,) of each layer rounded to `ALONE_BITS` while all others stay, or None; hidden until
+            its name is clicked.
     """
     rows = list(range(len(layers)))
     names = [short(layer) for layer in layers]
     traces: list[Figure] = []
     if uniform is not None:
         traces.append(_dots(rows, uniform, names, "uniform", "var(--mpq-text-soft)", "line-ns-open"))
-    traces.insert(0, _dots(rows, errors, names, "this allocation", "var(--mpq-accent)", "circle"))
+    total = float(np.sum(errors)) or 1.0
+    saved = [
+        f"{name}<br>left in full precision: {value / total:.1%} less error"
+        for name, value in zip(names, errors, strict=True)
+    ]
+    traces.insert(0, _dots(rows, errors, saved, "this allocation", "var(--mpq-accent)", "circle"))
+    if alone is not None:
+        look = _dots(rows, alone, names, f"alone at {ALONE_BITS} bits", "var(--mpq-warm)", "diamond-open")
+        traces.append({**look, "visible": "legendonly"})
     layout = {
         "xaxis": {
             "title": {"text": "layer, in the order the network runs"},

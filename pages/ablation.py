@@ -14,6 +14,7 @@ from pages import _ablation_earlier
 from pages import _ablation_show as showing
 from pages._ablation_builder import Builder
 from pages._ablation_files import FORMATS, read, write
+from pages._ablation_notes import Notes
 from pages._ablation_store import forget, library, shared_server
 from pages._ablation_sweep import board_of, on_plan, on_start
 from pages._bridge import view
@@ -43,6 +44,7 @@ class Ablation:
     scatter: gr.HTML
     table: gr.HTML
     notice: gr.HTML
+    notes: Notes
     matrix: gr.HTML
     layers: gr.HTML
     layers_words: gr.HTML
@@ -89,6 +91,7 @@ def build(ctx: Context) -> Ablation:
     notice = gr.HTML(elem_id="ablation-notice")
     table = view("ablation", label="Kept runs", elem_id="ablation-runs", board="")
     gr.Markdown(text("ablation_table"), elem_classes=["mpq-note"])
+    notes = Notes.build()
     kind, export, download, add, delete = _file_row()
     gr.Markdown("The same noise, run by run", elem_classes=["mpq-title"])
     matrix = view("ablation-matrix", label="Pictures of the runs", elem_id="ablation-matrix", sheets="")
@@ -97,7 +100,7 @@ def build(ctx: Context) -> Ablation:
     layers = view("plot", label="Mean bits of every layer in two runs", elem_id="ablation-layers", fig="")
     return Ablation(
         earlier=earlier, builder=builder, estimate=estimate, start=start, stop=stop, status=status,
-        cost=cost, quality=quality, scatter=scatter, table=table, notice=notice, matrix=matrix,
+        cost=cost, quality=quality, scatter=scatter, table=table, notice=notice, notes=notes, matrix=matrix,
         layers=layers, layers_words=words,
         choice=gr.State(dict(NOTHING)), kind=kind, export=export, download=download, add=add, delete=delete,
     )  # fmt: skip
@@ -128,6 +131,7 @@ def wire(ctx: Context, page: Ablation) -> None:
     page.table.act(on_pin, page.choice, [page.choice, page.table], **LIVE)
     drawn = [page.choice, page.cost, page.quality]
     gr.on([page.choice.change, page.cost.change, page.quality.change], on_choice, drawn, page.shown, **LIVE)
+    page.notes.wire(page.choice, page.table, page.notice)
     _wire_sweep(ctx, page)
     _ablation_earlier.wire(ctx, page.earlier, page.builder)
     quick = {"api_visibility": "private", **LIGHT}

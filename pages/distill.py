@@ -15,6 +15,7 @@ from pages import _distill_view as showing
 from pages._bridge import view
 from pages._context import HEAVY, LIGHT, LIVE, QUIET, Context, as_sentences
 from pages._distill_controls import Controls
+from pages._distill_keep import on_keep
 from pages._distill_settings import Order, read_order
 from pages._distill_work import RUNS, estimate, measure_speed, train
 from pages._html import outcome, progress
@@ -35,6 +36,9 @@ class Distill:
     start: gr.Button
     stop: gr.Button
     resume: gr.Button
+    step: gr.Button  # goes on for one step, and stops again
+    keep: gr.Button
+    kept: gr.HTML
     seen: gr.State  # what this visitor's page shows already
     shown: list[Any]  # what a run changes, in the order of `_distill_show.Shown`
 
@@ -49,7 +53,9 @@ def build(ctx: Context) -> Distill:
             duration = gr.HTML(elem_id="distill-duration")
             measure = gr.Button("Time two steps here", size="sm", elem_id="distill-measure")
             start = gr.Button("Start training", variant="primary", elem_id="distill-start")
-            resume = gr.Button("Resume", elem_id="distill-resume", visible=False)
+            with gr.Row():
+                resume = gr.Button("Resume", elem_id="distill-resume", visible=False, min_width=120)
+                step = gr.Button("One step", elem_id="distill-step", visible=False, min_width=120)
             stop = gr.Button("Stop", variant="stop", elem_id="distill-stop", visible=False)
         with gr.Column(scale=8, min_width=320):
             intention = gr.HTML(elem_id="distill-intention")
@@ -58,6 +64,8 @@ def build(ctx: Context) -> Distill:
             download = gr.DownloadButton(
                 "Download the adapter (safetensors)", elem_id="distill-download", visible=False
             )
+            keep = gr.Button("Keep as a run", size="sm", elem_id="distill-keep", visible=False)
+            kept = gr.HTML(elem_id="distill-kept")
             with gr.Row(equal_height=False):
                 with gr.Column(scale=5, min_width=300):
                     gr.Markdown("The same four pictures while it learns", elem_classes=["mpq-title"])
@@ -81,7 +89,22 @@ def build(ctx: Context) -> Distill:
                         elem_id="distill-log",
                     )
     gr.Markdown(text("distill_help"), elem_classes=["mpq-note"])
-    shown = [seen, ctx.ticks, status, start, stop, resume, losses, previews, doctor, result, log, download]
+    shown = [
+        seen,
+        ctx.ticks,
+        status,
+        start,
+        stop,
+        resume,
+        losses,
+        previews,
+        doctor,
+        result,
+        log,
+        download,
+        keep,
+        step,
+    ]
     return Distill(
         controls=controls,
         intention=intention,
@@ -90,6 +113,9 @@ def build(ctx: Context) -> Distill:
         start=start,
         stop=stop,
         resume=resume,
+        step=step,
+        keep=keep,
+        kept=kept,
         seen=seen,
         shown=shown,
     )
@@ -108,6 +134,8 @@ def wire(ctx: Context, page: Distill) -> None:
     page.start.click(on_start, [ctx.run, *inputs], [ctx.run, *page.shown], **LIGHT, **QUIET)
     page.stop.click(on_stop, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
     page.resume.click(on_resume, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
+    page.step.click(on_step, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
+    page.keep.click(on_keep, ctx.run, page.kept, **LIGHT, **QUIET)
     measuring = page.measure.click(on_measure, inputs, page.duration, **QUIET, **HEAVY)
     measuring.success(on_plan, inputs, said, **LIVE)
     measuring.failure(on_plan, inputs, said, **LIVE)
@@ -157,14 +185,19 @@ def on_stop(name: Any, seen: Any) -> tuple[Any, ...]:
     return show.everything(run, seen)
 
 
-def on_resume(name: Any, seen: Any) -> tuple[Any, ...]:
+def on_resume(name: Any, seen: Any, steps: int | None = None) -> tuple[Any, ...]:
     """Put the run in line again."""
     with as_sentences():
         run = _run(name)
         if run is None:
             raise SettingsError("this run is not kept any more: start a new one")
-        RUNS.resume(run)
+        RUNS.resume(run, steps)
         return show.everything(run, seen)
+
+
+def on_step(name: Any, seen: Any) -> tuple[Any, ...]:
+    """Let the run take one more step."""
+    return on_resume(name, seen, steps=1)
 
 
 def on_measure(plan: Any, *widgets: Any) -> Iterator[str]:

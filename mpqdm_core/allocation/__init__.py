@@ -8,6 +8,7 @@ Lagrangian over any set of widths. All of it is arithmetic on an `ErrorTable`: n
 """
 
 from mpqdm_core.allocation.allocate import Allocation, allocate
+from mpqdm_core.allocation.alone import errors_alone
 from mpqdm_core.allocation.budget import WHOLE_MODEL, feasible_range
 from mpqdm_core.allocation.frontier import frontier
 from mpqdm_core.allocation.plan import BitPlan
@@ -22,6 +23,7 @@ __all__ = [
     "AllocationSettings",
     "BitPlan",
     "allocate",
+    "errors_alone",
     "feasible_range",
     "frontier",
 ]

@@ -113,6 +113,16 @@ def test_a_stopped_run_keeps_its_adapter_and_resumes_to_the_same_end(order, regi
     assert same_tensors(run.adapter, whole.adapter)
 
 
+def test_a_stopped_run_takes_one_step_and_stops_again(order, registry, monkeypatch):
+    run = registry.submit("by hand", lambda run: work.train(run, order))
+    monkeypatch.setattr(run, "_left", 1)
+    assert over(run) is RunState.STOPPED and [record.step for record in run.steps] == [1]
+    registry.resume(run, steps=2)
+    assert over(run) is RunState.STOPPED and [record.step for record in run.steps] == [1, 2, 3]
+    registry.resume(run)
+    assert over(run) is RunState.FINISHED and run.steps[-1].step == STEPS
+
+
 def test_a_failed_run_offers_its_last_good_state(order, registry, monkeypatch):
     from mpqdm_core import finetune_run
     from mpqdm_core.errors import DataError
@@ -138,3 +148,36 @@ def test_trying_two_steps_tells_the_time_and_keeps_nothing(order):
     seconds = work.measure_speed(order, lambda *event: told.append(event))
     assert seconds == pytest.approx(work.estimate(order)) and seconds > work.SETUP_S
     assert told[-1][2] == "trying two steps"
+
+
+def test_a_run_is_kept_with_its_curves_previews_and_the_doctors_numbers(
+    order, registry, monkeypatch, tmp_path
+):
+    import gradio as gr
+
+    from pages import _ablation_store, _distill_keep
+
+    monkeypatch.setenv("MPQDM_RUNS", str(tmp_path))
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.setattr(_ablation_store._text, "ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(work, "RUNS", registry)
+    visitor = SimpleNamespace(session_hash="one")
+    with pytest.raises(gr.Error, match="no adapter to keep yet"):
+        _distill_keep.on_keep(visitor, "nobody's")
+    run = registry.submit(order.title, lambda run: work.train(run, order))
+    over(run)
+    assert "with its curves" in _distill_keep.on_keep(visitor, run.id)
+    store = _ablation_store.library(visitor).store
+    (kept,) = store.runs()
+    assert kept.kind == "finetune" and kept.settings["finetuning"] == "task + relation"
+    assert kept.curves["loss"].y == tuple(record.loss for record in run.steps)
+    assert kept.curves["preview_psnr_db"].x == (0.0, 2.0, 4.0)
+    looks = kept.curves["gradient_relation"]
+    assert looks.y == pytest.approx([look.term_gradients["relation"] for look in run.diagnoses])
+    assert kept.curves["largest_clipped_share"].y[0] == max(run.diagnoses[0].clipped_inputs.values())
+    assert kept.metrics["psnr_db"].value == pytest.approx(run.previews[-1].psnr_db)
+    assert kept.metrics["task_after_loss"].value == run.adapter.losses["task after"]
+    assert kept.metrics["nominal_bits"].value == 3.0 and kept.pictures.names == ("a, seed 0", "b, seed 1")
+    store.note(kept.id, "mine")
+    assert "kept already" in _distill_keep.on_keep(visitor, run.id)
+    assert [again.note for again in store.runs()] == ["mine"]
