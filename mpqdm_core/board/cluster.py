@@ -109,4 +109,5 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
 
 
 def _first_line(err: BaseException) -> str:
-    return f"{type(err).__name__}: {str(err).strip().splitlines()[0] if str(err).strip() else 'no more is known'}"
+    lines = str(err).strip().splitlines()
+    return f"{type(err).__name__}: {lines[0] if lines else 'no more is known'}"

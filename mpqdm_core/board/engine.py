@@ -1,7 +1,7 @@
 """Who computes the cells of a sweep: this process, several of them, or a cluster.
 
-An engine hands cells to workers and says what became of each; the caller keeps it. A worker for other processes
-is a `CellWork`: a value that can be pickled and names its model, so that only results travel back.
+An engine hands cells to workers and says what became of each; the caller keeps it. A worker for other
+processes is a `CellWork`: a value that can be pickled and names its model, so that only results travel back.
 """
 
 from __future__ import annotations

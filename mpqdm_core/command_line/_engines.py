@@ -20,7 +20,7 @@ HELP = """\
 several GPUs or processes of one machine; each takes its share of the cells, into the same folder of runs:
   accelerate launch --num_processes 4 -m mpqdm_core sweep MODEL --engine accelerate
 
-a Ray cluster, one task a cell; without --address the one that runs on this machine, or a new one for this sweep:
+a Ray cluster, one task a cell; without --address the one that runs on this machine, or a new one:
   python -m mpqdm_core sweep MODEL --engine ray --address ray://head:10001
 
 The model must be at the same place on every machine. Both need: pip install -r requirements-cluster.txt.

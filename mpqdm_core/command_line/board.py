@@ -82,9 +82,7 @@ def sweep_settings(asked: argparse.Namespace, report: Report) -> Result:
     )
     store = RunStore(asked.runs)
     who = staff(asked, effort, store.folder / "scratch", report)
-    outcome = run_sweep(
-        who.laboratory, settings, store, engine=who.engine, worker=who.worker, report=report
-    )
+    outcome = run_sweep(who.laboratory, settings, store, engine=who.engine, worker=who.worker, report=report)
     ids = {who.laboratory.id_of(cell) for cell in settings.cells()}
     own = [run for run in store.runs() if run.id in ids]
     counts = {"found": outcome.found, "computed": outcome.computed, "failed": outcome.failed}
