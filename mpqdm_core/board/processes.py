@@ -1,4 +1,4 @@
-"""A sweep on several processes of one or more machines, one a GPU, started by `accelerate launch`.
+"""A sweep on several processes of one or more machines, started by `accelerate launch` or `torchrun`.
 
 Every process runs the same program, agrees with the others on the cells that are missing, takes every n-th of
 them and keeps its results itself: the run store is safe under several processes. When one dies, the launcher
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mpqdm_core.board.blobs import writing
 from mpqdm_core.board.engine import Keep, SerialEngine, Worker
@@ -31,7 +33,7 @@ class AccelerateEngine:
     """This process's share of a sweep."""
 
     def __init__(self) -> None:
-        """Join the other processes; there are none without `accelerate launch`.
+        """Join the other processes; there are none without a launcher.
 
         Raises:
             SettingsError: accelerate is not installed.
@@ -42,7 +44,8 @@ class AccelerateEngine:
         except ImportError as err:
             raise SettingsError(MISSING) from err
         self._broadcast = broadcast_object_list
-        self._state: Any = PartialState(timeout=LONGEST)
+        # Asked for, since accelerate takes a launched process without a GPU for the only one.
+        self._state: Any = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST)
 
     @property
     def is_first(self) -> bool:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 ENGINES = ("serial", "accelerate", "ray")
 HELP = """\
-several GPUs or processes of one machine; each takes its share of the cells, into the same folder of runs:
-  accelerate launch --num_processes 4 -m mpqdm_core sweep MODEL --engine accelerate
+several GPUs, or processes on the CPU; each takes its share of the cells, into the same folder of runs:
+  accelerate launch --multi_gpu --num_processes 4 -m mpqdm_core sweep MODEL --engine accelerate
+  torchrun --nproc-per-node 4 -m mpqdm_core sweep MODEL --engine accelerate
 
 a Ray cluster, one task a cell; without --address the one that runs on this machine, or a new one:
   python -m mpqdm_core sweep MODEL --engine ray --address ray://head:10001

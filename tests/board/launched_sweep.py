@@ -1,4 +1,4 @@
-"""What `accelerate launch` starts in the tests: `launched_sweep.py <folder> <bits of the cell that dies>`."""
+"""What the launcher starts in the tests: `launched_sweep.py <folder> <bits of the cell that dies>`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A sweep on two processes that `accelerate launch` starts, of which one dies."""
+"""A sweep on two processes that a launcher starts, of which one dies."""
 
 import subprocess
 import sys
@@ -14,13 +14,12 @@ from mpqdm_core.board.store import RunStore
 from mpqdm_core.errors import SettingsError
 
 HERE = Path(__file__).parent
-LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--multi_cpu", "--num_processes", "2")
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALL = [cell.average_bits for cell in SETTINGS.cells()]
 
 
 def launch(folder, dies=0.0):
-    port = ("--main_process_port", "0")
-    command = [sys.executable, *LAUNCH, *port, str(HERE / "launched_sweep.py"), str(folder), str(dies)]
+    command = [sys.executable, *LAUNCH, str(HERE / "launched_sweep.py"), str(folder), str(dies)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
@@ -50,7 +49,7 @@ def test_a_process_takes_every_nth_cell_of_the_list_that_the_first_one_has(monke
         assert from_process == 0
         values[0] = list(cells[:5])  # as the first process sent it
 
-    fake = SimpleNamespace(PartialState=lambda timeout: state)
+    fake = SimpleNamespace(PartialState=lambda cpu, timeout: state)
     monkeypatch.setitem(sys.modules, "accelerate", fake)
     monkeypatch.setitem(sys.modules, "accelerate.utils", SimpleNamespace(broadcast_object_list=broadcast))
     engine, store = AccelerateEngine(), RunStore(tmp_path / "runs")
