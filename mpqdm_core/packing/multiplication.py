@@ -1,7 +1,7 @@
 """Whether a packed layer can multiply without unpacking its weight, and doing so.
 
-On CUDA, where Triton is installed, the kernels of `triton_kernels` do it. They are compared once a device with
-the unpacked product; where they cannot be compiled or disagree, weights are unpacked there and the log says so.
+On CUDA, where Triton is installed, the kernels of `triton_kernels` do it. They are compared with the unpacked
+product once a device; where they cannot be compiled or disagree, weights are unpacked and the log says so.
 """
 
 from __future__ import annotations
@@ -128,6 +128,6 @@ def _agree(kernels: Any, device: torch.device) -> bool:
     codes = torch.arange(TRIED_ROWS * inputs, device=device).remainder(11).sub(5).view(-1, inputs, 1, 1)
     expected = codes.flatten(1).float() @ dequantize(weight, tables).T  # small whole numbers: exact
     settings = {"bias": None, "dtype": torch.float32}
-    floats = kernels.multiply(weight, tables, codes.float(), Window(), **settings)
-    whole = kernels.multiply(weight, tables, codes.to(torch.int8), Window(), step=1.0, **settings)
+    floats = kernels.multiply(weight, tables, codes.float(), Window(), **settings).flatten(1)
+    whole = kernels.multiply(weight, tables, codes.to(torch.int8), Window(), step=1.0, **settings).flatten(1)
     return torch.equal(floats, expected) and torch.equal(whole, expected)

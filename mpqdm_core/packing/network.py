@@ -91,9 +91,9 @@ def set_mode(network: nn.Module, mode: Mode, dtype: torch.dtype = torch.float32)
 
 
 def use_kernels(network: nn.Module, enabled: bool) -> None:
-    """Multiply with packed weights by Triton's kernels on CUDA, which is the default, or unpack them there too.
+    """Multiply with packed weights by Triton's kernels on CUDA, as is the default, or unpack them there too.
 
-    Unpacked weights give the results of the exported model on the same device; the kernels differ by rounding.
+    Unpacked weights give the results of the exported model on that device; the kernels differ by rounding.
 
     Args:
         network: with packed layers.

@@ -1,8 +1,8 @@
 """Layers whose weights stay packed in memory, and are unpacked to floating point when they are used.
 
 The arithmetic is that of the simulated layers they replace: inputs are rounded in floating point and
-multiplied with floating-point weights. What is saved is memory, not multiplications. On CUDA, kernels multiply
-with the packed weights themselves, see `multiplication`.
+multiplied with floating-point weights. What is saved is memory, not multiplications. On CUDA, kernels can
+multiply with the packed weights themselves, see `multiplication`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Triton kernels: packed weight times activation, decoding the codes while multiplying.
 
 One launch treats one group of a layer: output channels of one bit-width from 1 to 8, in the storage of
-`bitpack`. Convolutions gather their inputs by index, so that nothing is unfolded in memory; a linear layer is a
-convolution over single positions. Importing this module needs Triton, which CUDA builds of torch bring.
+`bitpack`. Convolutions gather their inputs by index, so that nothing is unfolded in memory; a linear layer is
+a convolution over single positions. Importing this module needs Triton, which CUDA builds of torch bring.
 
-gemlite, the usual collection of such kernels, is not used: a layer's output channels of mixed bits and widths of
-3, 5, 6 and 7 bits are not among its formats, so that weights would have to be stored a second time in larger ones.
+gemlite, the usual collection of such kernels, is not used: mixed bits within a layer and widths of 3,
+5, 6 and 7 bits are not among its formats, so that weights would have to be stored again in larger ones.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def multiply(
     Args:
         weight: of a linear layer, or of a convolution in one group.
         tables: of that weight.
-        x: (B, C_in, H, W) on the device of the weight. float16, bfloat16 or float32, with sums in float32; or,
-            with `step`, int8 codes that stand for step * (code + shift), with sums in integers.
+        x: (B, C_in, H, W) on the device of the weight. float16, bfloat16 or float32, with sums in float32;
+            or, with `step`, int8 codes that stand for step * (code + shift), with sums in integers.
         window: how it is walked over; zero padding.
         bias: (C_out,) or None.
         dtype: of the result.

@@ -1,4 +1,4 @@
-"""Where Triton's kernels cannot be used, weights are unpacked: no Triton, kernels that fail, or that are wrong."""
+"""Where Triton's kernels cannot be used, weights are unpacked: none there, or some that fail or are wrong."""
 
 import re
 import sys
