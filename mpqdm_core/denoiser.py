@@ -6,6 +6,7 @@ sample, so that nothing here knows the structure of a particular network.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -142,6 +143,22 @@ class Denoiser:
             if layer.name == name:
                 return layer
         raise SettingsError(f"{self.name} has no layer {name!r}; its first is {self.layers[0].name!r}")
+
+    def to(self, device: torch.device | str) -> Denoiser:
+        """The same model on another device: a copy, since callers share it; itself where it is there already.
+
+        Raises:
+            SettingsError: there is no such device here.
+        """
+        try:
+            wanted = torch.device(device)
+            if next(self.network.parameters()).device == wanted:
+                return self
+            pipeline = copy.deepcopy(self.pipeline).to(wanted)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise SettingsError(f"nothing can be computed on {str(device)!r} here: {reason}") from error
+        return replace(self, pipeline=pipeline, network=pipeline.components[self.component])
 
     def with_network(self, network: nn.Module, *, content_hash: str | None = None) -> Denoiser:
         """The same model with another network in its pipeline; VAE and schedule are shared.

@@ -23,6 +23,7 @@ from pages._size import DEFAULT_STEPS
 from pages._warm import import_all
 from pages._work import phase
 from pages._workspace import Recent, Workspace
+from pages._zero_gpu import is_zero_gpu, slice_order, take_slice
 
 RUNS = RunRegistry()
 TEACHERS: Recent[Any] = Recent(2)  # what teachers did; some tens of MB each
@@ -43,8 +44,6 @@ def train(run: Run, order: Order) -> bool:
         MpqdmError: it failed; what was learned until the last good state is offered as an adapter.
     """
     import_all()
-    from mpqdm_core.finetune_run import finetune
-
     _calm_threads()
     run.say(f"{'Resuming' if run.steps else 'Starting'}: {order.title}.")
     denoiser, calibration, quant = prepared(order.solved, run.report)
@@ -54,19 +53,9 @@ def train(run: Run, order: Order) -> bool:
         run.reference = draw.pictures(denoiser, run.report)
     record = _teacher(denoiser, order, run.report)
     run.say(f"The teacher is recorded on {record.pictures} pictures at {len(record.timesteps)} timesteps.")
-    clock = _Clock(run=run, order=order)
     common = (denoiser, calibration, order.solved.allocation.plan, record, order.settings, quant)
     try:
-        result = finetune(
-            *common,
-            checkpoint=run.checkpoint,
-            report=clock.report,
-            on_step=clock.on_step,
-            on_examine=_examined(run),
-            examine_every=_look_every(order),
-            on_preview=draw.on_preview,
-            preview_every=_look_every(order),
-        )
+        result = _finetuned(run, order, common, draw)
     except MpqdmError:
         _rescue(run, order, common)
         raise
@@ -75,6 +64,23 @@ def train(run: Run, order: Order) -> bool:
         _last_pictures(run, draw, denoiser, calibration)
     run.say("Finished." if result.finished else f"Stopped after step {result.adapter.steps}.")
     return bool(result.finished)
+
+
+def _finetuned(run: Run, order: Order, common: tuple[Any, ...], draw: _Previews) -> Any:
+    """Fine-tune on this machine, or in slices where a GPU is lent by the minute."""
+    from mpqdm_core.finetune_run import finetune
+    from mpqdm_core.finetune_slices import finetune_in_slices
+
+    clock, every = _Clock(run=run, order=order), _look_every(order)
+    hears = {"report": clock.report, "on_step": clock.on_step, "on_examine": _examined(run)}
+    looks = {"examine_every": every, "preview_every": every}
+    if not is_zero_gpu():
+        return finetune(*common, checkpoint=run.checkpoint, on_preview=draw.on_preview, **hears, **looks)
+    run.say("This host lends its GPU by the minute: the run goes on from slice to slice.")
+    asked = slice_order(
+        common, run.checkpoint, preview_seeds=PREVIEW_SEEDS, preview_labels=draw.labels, **looks
+    )
+    return finetune_in_slices(asked, take_slice, on_preview=draw.show, **hears)
 
 
 def measure_speed(order: Order, report: Report) -> float:
