@@ -45,4 +45,5 @@ def step_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         "legend": {"orientation": "h", "x": 0, "y": 1.14, "font": {"size": 11}},
         "margin": {"l": 56, "t": 34},
     }
-    return {"data": traces, "layout": layout, "meta": {"height": 300, "view": "steps"}}
+    count = max((len(steps) for steps, _ in curves.values()), default=0)
+    return {"data": traces, "layout": layout, "meta": {"height": 300, "view": "steps", "steps": count}}

@@ -16,6 +16,7 @@ from pages._context import LIVE, QUIET, Context, selected
 from pages._figures_outliers import input_range_figure
 from pages._html import warning
 from pages._session import workspace
+from pages._size import DEFAULT_STEPS
 from pages._text import text
 from pages._workspace import SOLVED
 
@@ -139,14 +140,15 @@ def wire(ctx: Context, page: Outliers) -> None:
     """Connect the events of the tab."""
     everything = [ctx.session, *page.controls]
     outputs = [page.sentence, page.heat, page.offenders]
-    events = [control.input for control in page.controls]
-    gr.on(events, on_look, everything, outputs, **LIVE)
+    events = [control.input for control in page.controls if control is not page.step]
+    gr.on([*events, page.step.change], on_look, everything, outputs, **LIVE)
     page.side.change(
         on_side, [ctx.session, page.side], [page.statistic, page.input_statistic, page.step], **LIVE
     )
     page.heat.cell(on_cell, None, ctx.selection, **LIVE)
     page.offenders.select(on_offender, None, [ctx.selection, ctx.header], **LIVE)
-    page.step.input(on_ranges, [ctx.session, ctx.selection, page.step], page.ranges, **LIVE)
+    ctx.header.step(on_scrub, ctx.session, page.step, **LIVE)  # from the scrubber of Compare
+    page.step.change(on_ranges, [ctx.session, ctx.selection, page.step], page.ranges, **LIVE)
     page.to_budget.click(lambda: gr.Tabs(selected="budget"), None, ctx.tabs, **QUIET)
     ctx.on_model.append((on_look, everything, outputs))
     ctx.on_select.append((on_channel, [ctx.session, ctx.selection, ctx.plan, page.side], [page.channel]))
@@ -171,12 +173,19 @@ def on_look(
 def on_side(session: str | None, side: str) -> tuple[Any, ...]:
     """Show the controls that belong to weights or to inputs."""
     is_input = side == "activations"
-    stats = workspace(session).outlier_stats() if is_input else None
-    last = len(stats.timesteps) - 1 if stats is not None and len(stats.timesteps) else 19
+    last = last_step(session) if is_input else DEFAULT_STEPS - 1
     return (
         gr.Dropdown(visible=not is_input),
         gr.Dropdown(visible=is_input),
-        gr.Slider(visible=is_input, maximum=max(last, 1)),
+        gr.Slider(visible=is_input, maximum=last),
+    )
+
+
+def last_step(session: str | None) -> int:
+    """Number of the last recorded denoising step, counted from 0."""
+    stats = workspace(session).outlier_stats()
+    return (
+        max(len(stats.timesteps) - 1, 1) if stats is not None and len(stats.timesteps) else DEFAULT_STEPS - 1
     )
 
 
@@ -205,6 +214,15 @@ def on_channel(session: str | None, selection: tuple[str | None, int | None], pl
     except MpqdmError as err:
         gr.Warning(str(err))
         return gr.skip()
+
+
+def on_scrub(session: str | None, event: gr.EventData) -> Any:
+    """Follow the denoising step that was chosen elsewhere, within the steps that were recorded."""
+    at = (event._data or {}).get("at")
+    if isinstance(at, bool) or not isinstance(at, int) or at < 0:
+        return gr.skip()
+    last = last_step(session)
+    return gr.Slider(value=min(at, last), maximum=last)
 
 
 def on_ranges(session: str | None, selection: tuple[str | None, int | None], step: Any) -> Any:

@@ -25,6 +25,12 @@
     const right = node("select", { "aria-label": "Right picture", onchange: () => render(true) });
     const divider = range("divider", 0, 100, 1, 50, "Divider"), gain = range("gain", 1, 32, 1, 4, "Difference times");
     const step = range("step", 0, 0, 1, 0, "Denoising step");
+    step.input.onchange = () => { // the finished picture is no step
+      const at = Number(step.input.value);
+      if (!data || at >= data.columns - 1) return;
+      page.scrub(at);
+      page.emit("scrubbed", at);
+    };
     const stage = node("div", { class: "mpq-stage", tabindex: 0, role: "group", "aria-label": "Pictures" });
     const strip = node("div", { class: "mpq-strip", role: "group", "aria-label": "Choose a sample" });
     const status = node("p", { class: "mpq-hint", "aria-live": "polite" });
@@ -154,6 +160,11 @@
       if (event.target !== stage) return;
       const move = { arrowleft: -1, arrowright: 1 }[key];
       if (move && mode === "divider") { divider.input.value = String(Number(divider.input.value) + 2 * move); render(); event.preventDefault(); }
+    });
+    page.on("step", root, (at) => {
+      if (!data || data.columns < 2 || Number(step.input.value) === at) return;
+      step.input.value = String(Math.min(at, data.columns - 2));
+      render();
     });
     watch("pair", load);
     load();

@@ -27,6 +27,14 @@
     page.emit("selection", page.selection);
   };
 
+  // One denoising step for the whole page: whoever moves it, the other sliders and the markers of charts follow.
+  page.step = page.step ?? null;
+  page.scrub = (at) => {
+    if (at === page.step) return;
+    page.step = at;
+    page.emit("step", at);
+  };
+
   page.css = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 
   // Replace every "var(--x)" inside a figure by its current colour, so that dark and light share one figure.

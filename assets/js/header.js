@@ -3,7 +3,7 @@
   const page = (window.mpqdm = window.mpqdm || {});
   page.kinds = page.kinds || {};
 
-  page.kinds.header = ({ root, props, watch }) => {
+  page.kinds.header = ({ root, props, trigger, watch }) => {
     const chips = page.node("div", { class: "mpq-chips", role: "status", "aria-label": "What is loaded and chosen" });
     const copy = page.node("button", { class: "mpq-small", type: "button", "data-does": "copy", onclick: copyLink }, "Copy link");
     const theme = page.node("button", { class: "mpq-small", type: "button", "data-does": "theme", onclick: toggleTheme,
@@ -52,6 +52,8 @@
       address.search = state.query;
       for (const [name, value] of stays) address.searchParams.set(name, value);
       history.replaceState(null, "", address);
+      const step = new URLSearchParams(state.query).get("t");
+      if (step !== null || page.step !== null) page.scrub(Number(step || 0));
     }
 
     // A table or a link chose a channel: the maps follow. A click on a map never comes back this way.
@@ -60,6 +62,7 @@
       if (chosen) page.select(chosen.layer, chosen.channel);
     }
 
+    page.on("scrubbed", root, (at) => trigger("step", { at }));
     restoreTheme();
     watch("chips", showChips);
     watch("state", showState);

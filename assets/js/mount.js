@@ -1,4 +1,4 @@
-// Runs when a linked view appears. The words a Python listener may attach to: 'cell' 'point' 'rows' 'act'
+// Runs when a linked view appears. The words a Python listener may attach to: 'cell' 'point' 'rows' 'act' 'step'
 // Gradio loads each script once, and a second view does not wait for a script that the first still loads.
 (function start() {
   const { kind } = element.querySelector(".mpq-view").dataset;

@@ -68,6 +68,14 @@
       return shapes;
     }
 
+    // Where the denoising step stands, in charts that run over the steps.
+    function stepShapes() {
+      const last = (figure && figure.meta && figure.meta.steps) || 0;
+      if (!last || page.step === null) return [];
+      const x = Math.min(page.step, last - 1);
+      return [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: page.css("--mpq-mark"), width: 2, dash: "dot" } }];
+    }
+
     // One drawing at a time: plotly finishes later, and two at once leave half of the first behind.
     async function draw() {
       if (!root.clientWidth) return; // in a tab that is closed: drawn when it opens
@@ -90,7 +98,7 @@
       const themed = page.themed(figure);
       const layout = merge(merge(baseLayout(width), themed.layout), { uirevision: (figure.meta && figure.meta.view) || "keep" });
       if (width < NARROW && rows()) layout.yaxis = { ...layout.yaxis, ...(figure.meta.narrow_yaxis || {}) };
-      layout.shapes = [...(layout.shapes || []), ...selectionShapes()];
+      layout.shapes = [...(layout.shapes || []), ...selectionShapes(), ...stepShapes()];
       await plotly().react(chart, themed.data.map(unpack), layout,
         { responsive: true, displaylogo: false, scrollZoom: false,
           modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"] });
@@ -145,6 +153,7 @@
     page.on("selection", root, () => {
       if (drawn && rows()) plotly().relayout(chart, { shapes: [...((figure.layout && page.themed(figure.layout.shapes)) || []), ...selectionShapes()] });
     });
+    page.on("step", root, () => { if (drawn && figure.meta && figure.meta.steps) plotly().relayout(chart, { shapes: stepShapes() }); });
     watch("fig", () => { width = 0; draw(); }); // 0: what is missed while hidden is drawn on opening
     draw();
   };
