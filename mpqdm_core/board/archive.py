@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -36,6 +38,19 @@ HEAD = "mpqdm-runs.json"
 ENTRY = re.compile(r"runs/[0-9a-f]{32}\.json|blobs/[0-9a-f]{64}|" + re.escape(HEAD))
 MEBIBYTE = 2**20
 MAX_PIXELS = 64 * 2**20
+BROKEN_ZIP = (  # what zipfile and the decompressors it calls raise on changed bytes
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    EOFError,
+    ValueError,  # an offset before the beginning, a name that is no text
+    IndexError,
+    OverflowError,
+)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same runs give the same bytes
 
 
@@ -92,7 +107,7 @@ def import_runs(store: RunStore, path: str | Path, limits: Limits | None = None)
     try:
         with zipfile.ZipFile(path) as archive:
             documents, blobs = _contents(archive, limits)
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as err:
+    except BROKEN_ZIP as err:
         raise LoadError(f"this is no zip of runs: {err}") from err
     runs = [_run(name, data) for name, data in sorted(documents.items())]
     known = {run.id for run in store.runs()}

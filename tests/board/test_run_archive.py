@@ -137,7 +137,7 @@ def test_mutated_zips_are_read_or_refused_and_write_nothing_outside(archive, tmp
     """Bytes of a good zip are changed at random: an error of ours, or runs that are sound."""
     data, rng = archive.read_bytes(), np.random.default_rng(0)
     before = {path for path in tmp_path.rglob("*") if "mutated" not in path.parts}
-    for number in range(150):
+    for number in range(500):
         changed = bytearray(data)
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
             changed[place] = rng.integers(0, 256)
