@@ -8,8 +8,11 @@ taken in groups whose stacked weights fit, and no activation outlives its layer.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.error_table import BITS, ErrorTable
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.kurtosis import channel_kurtosis
+from mpqdm_core.measured_layers import LayerSums, MeasuredLayers
 from mpqdm_core.patches import input_patches
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
@@ -87,6 +91,11 @@ class _Accumulator:
         self.energy += y.square().sum(dim=1, dtype=torch.float64).flatten().cpu()
         self.rows += patches.shape[1]
 
+    def sums(self) -> LayerSums:
+        """What was added up, without the weights that it took."""
+        error, energy = self.error.numpy(), self.energy.numpy()
+        return LayerSums(error=error, energy=energy, kurtosis=self.kurtosis, rows=self.rows)
+
 
 def measure_error_table(
     denoiser: Denoiser,
@@ -96,6 +105,7 @@ def measure_error_table(
     *,
     rows: RowSettings | None = None,
     sensitivity: Mapping[str, Tensor] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> ErrorTable:
     """Measure every quantizable layer with the deployed quantizers, on full-precision layer inputs.
 
@@ -106,9 +116,12 @@ def measure_error_table(
         report: told every layer prepared and every timestep replayed; may raise `Cancelled`.
         rows: how much is averaged over.
         sensitivity: of every quantizable layer, from `channel_sensitivity`; kept in the table.
+        checkpoint: file that keeps the layers measured so far; if it is there, the measurement goes on from
+            it. It is deleted when the table is complete.
 
     Raises:
-        DataError: the calibration belongs to another model.
+        DataError: the calibration belongs to another model, or the checkpoint to another measurement.
+        LoadError: the checkpoint is damaged.
         SettingsError: memory ran out.
         Cancelled: raised by `report`.
     """
@@ -125,10 +138,15 @@ def measure_error_table(
         report(done, total, text)
         done += 1
 
-    measured: list[_Accumulator] = []
+    kept = MeasuredLayers(checkpoint, _fingerprint(denoiser, calibration, settings, rows))
     with torch.no_grad(), memory_errors("measure with fewer images per step"):
         for group in groups:
-            measured += _measure_group(network, group, calibration, settings, rows, advance)
+            if all(spec.name in kept for spec in group):
+                done += len(group) + len(calibration.timesteps)
+            else:
+                kept.add(_measure_group(network, group, calibration, settings, rows, advance))
+    measured = [kept[spec.name] for spec in specs]
+    kept.finish()
     report(total, total, "error table measured")
     lambdas = (
         None
@@ -139,8 +157,8 @@ def measure_error_table(
         layer_names=tuple(spec.name for spec in specs),
         layer_start=np.cumsum([0, *(spec.out_channels for spec in specs)]),
         weights_per_channel=np.array([spec.weights_per_channel for spec in specs]),
-        error=np.concatenate([(layer.error / layer.rows).T.numpy() for layer in measured]).astype(np.float32),
-        energy=np.concatenate([(layer.energy / layer.rows).numpy() for layer in measured]).astype(np.float32),
+        error=np.concatenate([(layer.error / layer.rows).T for layer in measured]).astype(np.float32),
+        energy=np.concatenate([layer.energy / layer.rows for layer in measured]).astype(np.float32),
         kurtosis=np.concatenate([layer.kurtosis for layer in measured]).astype(np.float32),
         sensitivity=None if lambdas is None else lambdas.astype(np.float32),
         settings={
@@ -162,8 +180,8 @@ def _measure_group(
     settings: QuantSettings,
     rows: RowSettings,
     advance: Callable[[str], None],
-) -> list[_Accumulator]:
-    """Prepare some layers, give the network its inputs again, and return their sums."""
+) -> dict[str, LayerSums]:
+    """Prepare some layers, give the network its inputs again, and return their sums by name."""
     clock = TimestepClock(calibration.timesteps)
     accumulators = []
     for spec in specs:
@@ -183,7 +201,20 @@ def _measure_group(
             advance(f"measuring {len(specs)} layers at timestep {timestep}")
             index = spread(inputs.samples_per_step, rows.images_per_step, generator)
             network(**inputs.arguments(slot, index, device))
-    return accumulators
+    return {accumulator.spec.name: accumulator.sums() for accumulator in accumulators}
+
+
+def _fingerprint(
+    denoiser: Denoiser, calibration: Calibration, settings: QuantSettings, rows: RowSettings
+) -> str:
+    parts = [
+        denoiser.content_hash,
+        calibration.content_hash,
+        settings.as_dict(),
+        asdict(rows),
+        MAX_STACK_BYTES,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _listener(

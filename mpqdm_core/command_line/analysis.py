@@ -177,7 +177,10 @@ def _error_table(asked: argparse.Namespace, report: Report) -> ErrorTable:
         return table
     denoiser = load_denoiser(asked.model)
     weights = channel_sensitivity(denoiser, calibration, report=report)
-    table = measure_error_table(denoiser, calibration, settings, report, sensitivity=weights)
+    partial = None if asked.table is None else asked.table.with_name(f"{asked.table.name}.measuring")
+    table = measure_error_table(
+        denoiser, calibration, settings, report, sensitivity=weights, checkpoint=partial
+    )
     if asked.table is not None:
         table.save(asked.table)
     return table

@@ -11,7 +11,7 @@ from torch import nn
 import mpqdm_core.measure
 from mpqdm_core.activations import TimestepClock
 from mpqdm_core.denoiser import hash_network
-from mpqdm_core.errors import Cancelled, DataError, SettingsError
+from mpqdm_core.errors import Cancelled, DataError, LoadError, SettingsError
 from mpqdm_core.kurtosis import channel_kurtosis
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.quant_settings import QuantSettings
@@ -142,6 +142,35 @@ def test_groups_of_layers_that_fit_in_memory_give_the_same_table(measured, monke
     )
     np.testing.assert_allclose(split.error, whole.error, rtol=1e-6)
     assert steps == [(done, 2 + 2 * 2) for done in range(7)]
+
+
+def test_a_killed_measurement_goes_on_and_gives_the_same_table(measured, monkeypatch, tmp_path):
+    denoiser, calibration = measured
+    monkeypatch.setattr(mpqdm_core.measure, "MAX_STACK_BYTES", 1)  # every layer alone
+    whole = measure_error_table(denoiser, calibration, rows=EVERYTHING)
+    file, heard = tmp_path / "table.measuring", []
+
+    def killed_at_the_second_layer(done, total, text):
+        if "rounding linear" in text:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        measure_error_table(
+            denoiser, calibration, report=killed_at_the_second_layer, rows=EVERYTHING, checkpoint=file
+        )
+    with pytest.raises(DataError, match=r"table.measuring is of another measurement"):
+        measure_error_table(denoiser, calibration, QuantSettings(activation_bits=3), checkpoint=file)
+    resumed = measure_error_table(
+        denoiser, calibration, report=lambda *told: heard.append(told), rows=EVERYTHING, checkpoint=file
+    )
+    assert not any("rounding conv" in text for _, _, text in heard)
+    assert [done for done, _, _ in heard] == list(range(3, 7)) and not file.exists()
+    np.testing.assert_array_equal(resumed.error, whole.error)
+    np.testing.assert_array_equal(resumed.energy, whole.energy)
+    np.testing.assert_array_equal(resumed.kurtosis, whole.kurtosis)
+    file.write_bytes(b"PK no archive")
+    with pytest.raises(LoadError, match="is damaged"):
+        measure_error_table(denoiser, calibration, rows=EVERYTHING, checkpoint=file)
 
 
 def test_a_whole_network_gets_a_sound_table():
