@@ -40,7 +40,7 @@ class Notes:
 
     def wire(self, choice: gr.State, table: gr.HTML, notice: gr.HTML) -> None:
         """Show the note of a ticked run, and write one."""
-        choice.change(on_choice, choice, self.text, **LIVE)
+        choice.change(on_choice, [choice, self.text], self.text, **LIVE)
         gr.on(
             [self.write.click, self.text.submit],
             on_write,
@@ -51,13 +51,16 @@ class Notes:
         )
 
 
-def on_choice(choice: dict[str, Any], request: gr.Request) -> Any:
-    """Show the note of the run that is ticked alone; of several, leave what is being written."""
+def on_choice(choice: dict[str, Any], text: str | None, request: gr.Request) -> Any:
+    """Show the note of the run that is ticked alone, but never over what is being written."""
     ticked = list(choice.get("chosen", ()))
     if len(ticked) != 1:
         return gr.skip()
     with as_sentences():
-        return next((run.note for run in library(request).chosen(ticked)), "")
+        held = library(request)
+        note = next((run.note for run in held.chosen(ticked)), "")
+        written = text and text not in {run.note for run in held.store.runs()}
+        return gr.skip() if written or note == (text or "") else note
 
 
 def on_write(choice: dict[str, Any], text: str | None, request: gr.Request) -> tuple[Any, str]:

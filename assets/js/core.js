@@ -4,6 +4,7 @@
   page.kinds = page.kinds || {};
   page.selection = page.selection || { layer: null, channel: null };
   page.bus = page.bus || new EventTarget();
+  const MEND_MS = 300; // after a change: nobody waits for it
 
   page.mount = (view) => {
     view.root = view.element.querySelector(".mpq-view");
@@ -26,6 +27,18 @@
     page.selection = { layer, channel };
     page.emit("selection", page.selection);
   };
+
+  // What gradio's components leave without a role or a name, so that a screen reader can tell what they are.
+  function mend() {
+    for (const icon of document.querySelectorAll(".header-icons div[aria-label]:not([role]), .empty[aria-label]:not([role])")) icon.setAttribute("role", "img");
+    for (const box of document.querySelectorAll("input.search-input:not([aria-label])")) box.setAttribute("aria-label", box.title || "Search the table");
+  }
+  let mending = null;
+  if (!page.mends) {
+    page.mends = new MutationObserver(() => { mending ??= setTimeout(() => { mending = null; mend(); }, MEND_MS); });
+    const begin = () => page.mends.observe(document.body, { childList: true, subtree: true });
+    document.body ? begin() : document.addEventListener("DOMContentLoaded", begin);
+  }
 
   // One denoising step for the whole page: whoever moves it, the other sliders and the markers of charts follow.
   page.step = page.step ?? null;

@@ -20,10 +20,11 @@ ALL = [cell.average_bits for cell in SETTINGS.cells()]
 
 def launch(folder, dies=0.0):
     command = [sys.executable, *LAUNCH, str(HERE / "launched_sweep.py"), str(folder), str(dies)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2_000)
 def test_two_processes_share_the_cells_and_the_same_command_does_what_a_dead_one_left(tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is optional: requirements-cluster.txt")
     ended = launch(tmp_path, dies=5.0)  # the fourth cell: the second one of the second process

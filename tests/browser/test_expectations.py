@@ -44,6 +44,7 @@ def test_locks_frontier_sensitivity_one_scrubber_a_picture_of_a_chart_and_notes(
     open_tab(visit, "ablation")
     row = page.locator("#ablation-runs tr:has-text('plan only')")
     row.locator("input").check()
+    page.wait_for_selector("#ablation-matrix :text('No pictures yet')")  # the choice has arrived
     page.locator("#note-text textarea, #note-text input").fill("eight bits where it matters")
     page.click("#note-write")
     page.wait_for_selector("#ablation-runs tr:has-text('plan only') small:has-text('where it matters')")

@@ -36,10 +36,10 @@ def test_a_note_is_written_shown_and_taken_away(held):
     assert "written on 1 run." in words
     shown = {run["id"]: run["note"] for run in json.loads(table.props["board"])["runs"]}
     assert shown == {one: "looks <b>sharp</b>", two: ""}
-    assert notes.on_choice({"chosen": [one]}, VISITOR) == "looks <b>sharp</b>"
-    assert notes.on_choice({"chosen": [two]}, VISITOR) == ""
-    for several in ([], [one, two]):  # what is being written stays
-        assert notes.on_choice({"chosen": several}, VISITOR) == gr.skip()
+    assert notes.on_choice({"chosen": [one]}, "", VISITOR) == "looks <b>sharp</b>"
+    assert notes.on_choice({"chosen": [two]}, "looks <b>sharp</b>", VISITOR) == ""
+    for chosen, text in (([], ""), ([one, two], ""), ([two], None), ([one], "being written")):
+        assert notes.on_choice({"chosen": chosen}, text, VISITOR) == gr.skip()
     assert "taken from 2 runs" in notes.on_write({"chosen": [one, two]}, None, VISITOR)[1]
     assert [run.note for run in held.store.runs()] == ["", ""]
 
