@@ -10,6 +10,7 @@ import numpy as np
 
 from mpqdm_core.errors import DataError
 from pages._ablation_store import library
+from pages._compare_asked import OWN
 from pages._compare_work import Compared, Variant, comparison_key, plans_of, read_order
 from pages._context import as_sentences
 from pages._distill_adapters import Offered
@@ -25,6 +26,8 @@ def on_keep(
     classes: Sequence[Any] | None,
     seed: Any,
     count: Any,
+    sampler: Any = OWN,
+    prompts: Any = "",
     adapters: Sequence[str] | None = None,
 ) -> str:
     """Keep every model of the comparison that is shown."""
@@ -33,7 +36,7 @@ def on_keep(
     with as_sentences():
         solved = SOLVED.get(tuple(plan)) if plan else None
         tuned = chosen_of(adapters)
-        order = read_order(workspace(session), classes, seed, count)
+        order = read_order(workspace(session), classes, seed, count, sampler, prompts)
         found = None if solved is None else COMPARISONS.get(comparison_key(solved, order, tuned))
         if solved is None or found is None:
             raise DataError("draw the pictures with these settings first, then keep them")
@@ -69,6 +72,7 @@ def _keep(
             "finetuning": "none" if adapter is None else variant.title,
             "seed": order.seeds[0],
             "pictures": len(order.seeds),
+            **({} if order.sampler == OWN else {"sampler": order.sampler}),
         },
         hashes={"model": str(denoiser.content_hash)} if denoiser is not None else {},
         device="" if denoiser is None else device_of(denoiser),

@@ -41,11 +41,11 @@ class MeasuredSets:
 
 
 def is_judged(work: Workspace) -> bool:
-    """Whether the encoder knows what this model draws."""
+    """Whether the encoder knows what this model draws: the ten classes of the sprites, at their size."""
     from mpqdm_core.zoo.sprites import KINDS
 
     bundled = work.source.startswith(FAMILY) and work.source in bundled_names()
-    return bundled or work.class_names == tuple(KINDS)
+    return work.class_names == tuple(KINDS) or (bundled and bool(work.class_names) and not work.prompted)
 
 
 def read_count(value: Any) -> int:

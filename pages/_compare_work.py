@@ -13,6 +13,7 @@ from mpqdm_core.allocation import BitPlan
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.progress import Report
 from pages._budget_solve import Solved, at_same_budget, number
+from pages._compare_asked import OWN, as_asked, read_prompts, read_sampler
 from pages._distill_adapters import Offered, student_of
 from pages._exempt import denoiser_with
 from pages._work import ensure_calibration, ensure_denoiser, phase, quant_settings
@@ -28,8 +29,10 @@ Plan = tuple[str, str, BitPlan]  # key, title, bits
 class Order:
     """What is to be drawn."""
 
-    labels: tuple[int, ...] | None
+    labels: tuple[int, ...] | None  # of classes, or of prompts
     seeds: tuple[int, ...]
+    sampler: str = OWN
+    prompts: tuple[str, ...] = ()  # instead of those the model brings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,11 +58,18 @@ class Compared:
     variants: tuple[Variant, ...]
 
 
-def read_order(work: Workspace, classes: Sequence[Any] | None, seed: Any, count: Any) -> Order:
-    """Check the widgets: the seeds follow each other, the chosen classes take turns.
+def read_order(
+    work: Workspace,
+    classes: Sequence[Any] | None,
+    seed: Any,
+    count: Any,
+    sampler: Any = OWN,
+    prompts: Any = "",
+) -> Order:
+    """Check the widgets: the seeds follow each other, the chosen classes or the prompts take turns.
 
     Raises:
-        SettingsError: a number box is empty or holds no whole number.
+        SettingsError: a number box is empty or holds no whole number, or the model cannot be drawn so.
         BudgetError: a number is outside its range.
     """
     first = number(seed, "the first seed", 0, MAX_SEED)
@@ -67,12 +77,17 @@ def read_order(work: Workspace, classes: Sequence[Any] | None, seed: Any, count:
     if first != int(first) or many != int(many):
         raise SettingsError(f"seed and number of pictures must be whole numbers, got {first:g} and {many:g}")
     seeds = tuple(range(int(first), int(first) + int(many)))
-    if not work.class_names:
-        return Order(labels=None, seeds=seeds)
-    kinds = [int(kind) for kind in classes or ()] or list(range(len(work.class_names)))
+    asked = read_prompts(work, prompts)
+    kinds = list(range(len(asked))) or _kinds(work, classes)
+    labels = tuple(kinds[place % len(kinds)] for place in range(len(seeds))) if kinds else None
+    return Order(labels=labels, seeds=seeds, sampler=read_sampler(work, sampler), prompts=asked)
+
+
+def _kinds(work: Workspace, classes: Sequence[Any] | None) -> list[int]:
+    kinds = [int(kind) for kind in classes or ()] if work.class_names else []
     if wrong := [kind for kind in kinds if not 0 <= kind < len(work.class_names)]:
         raise SettingsError(f"{work.title} has classes 0 to {len(work.class_names) - 1}, got {wrong[0]}")
-    return Order(labels=tuple(kinds[place % len(kinds)] for place in range(len(seeds))), seeds=seeds)
+    return kinds or list(range(len(work.class_names)))
 
 
 def compare_plans(solved: Solved, order: Order, tuned: Sequence[Offered], report: Report) -> Compared:
@@ -137,7 +152,8 @@ def _compare(
     phases = 2 + 2 * (len(plans) + len(tuned))
     denoiser, calibration, settings = prepared(solved, phase(report, 0, phases, "loading"))
     draw = {"labels": order.labels, "seeds": order.seeds, "record": "all"}
-    reference = sample(denoiser, **draw, report=phase(report, 1, phases, "full precision"))
+    asked = partial(as_asked, sampler=order.sampler, prompts=order.prompts)
+    reference = sample(asked(denoiser), **draw, report=phase(report, 1, phases, "full precision"))
     shown = np.unique(np.linspace(0, len(reference.timesteps) - 1, PREVIEWS).astype(int))
     first = Variant(
         key="reference", title="full precision", sheet=_sheet(denoiser, reference, shown), comparison=None
@@ -149,7 +165,7 @@ def _compare(
     variants = []
     for index, (key, title, make) in enumerate(makers):
         made = make(phase(report, 2 + 2 * index, phases, f"rounding, {title}"))
-        drawn = sample(made.denoiser, **draw, report=phase(report, 3 + 2 * index, phases, title))
+        drawn = sample(asked(made.denoiser), **draw, report=phase(report, 3 + 2 * index, phases, title))
         found = compare(reference, drawn)
         variants.append(
             Variant(
@@ -162,7 +178,7 @@ def _compare(
         )
     return Compared(
         order=order,
-        class_names=solved.work.class_names,
+        class_names=order.prompts or solved.work.class_names,
         tile=int(reference.images.shape[1]),
         timesteps=tuple(int(reference.timesteps[step]) for step in shown),
         reference=first,

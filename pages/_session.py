@@ -43,6 +43,8 @@ def _from_files(name: str) -> Workspace:
         class_names=tuple(card.get("class_names", ())),
         parameters=int(card.get("parameters") or 0),
         sampler=dict(card.get("sampler", {})),
+        schedulers=tuple(card.get("schedulers", ())),
+        prompted=bool(card.get("prompted")),
         pipeline_class=found.pipeline_class,
         parts=found.parts,
         precomputed=shipped,

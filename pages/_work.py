@@ -159,10 +159,12 @@ def _describe(work: Workspace, denoiser: Any) -> None:
     from mpqdm_core.model_parts import describe_folder
 
     found = describe_folder(resolve_source(denoiser.source))
-    work.family = FAMILIES[denoiser.family].title
+    family = FAMILIES[denoiser.family]
+    work.family = family.title
     work.pipeline_class, work.parts = found.pipeline_class, found.parts
     work.layers = tuple(LayerRow.read(layer) for layer in denoiser.layers)
     work.class_names = tuple(denoiser.class_names)
+    work.schedulers, work.prompted = family.schedulers, family.prompted
     work.parameters = int(denoiser.parameters)
     sampler = denoiser.sampler
     work.sampler = {

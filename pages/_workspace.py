@@ -84,6 +84,8 @@ class Workspace:
     class_names: tuple[str, ...] = ()
     parameters: int = 0
     sampler: dict[str, Any] = field(default_factory=dict)
+    schedulers: tuple[str, ...] = ()  # names of the samplers it can be drawn by, beside its own
+    prompted: bool = False  # asked in words: class_names are prompts
     family: str = ""  # its title, once the model has been looked at by the library
     pipeline_class: str = ""
     parts: tuple[Any, ...] = ()  # ModelPart of every component

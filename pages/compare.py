@@ -12,6 +12,7 @@ from mpqdm_core.errors import DataError, LoadError
 from pages import _compare_view as showing
 from pages._bridge import view
 from pages._compare_adapters import AdapterPicker, chosen_of
+from pages._compare_asked import OWN, AskedFields, offered
 from pages._compare_keep import on_keep
 from pages._compare_sets_panel import SetsPanel
 from pages._compare_work import MAX_PICTURES, compare_plans, read_order
@@ -36,6 +37,7 @@ class Compare:
     classes: gr.Dropdown
     seed: gr.Number
     count: gr.Slider
+    asked: AskedFields
     adapters: AdapterPicker
     draw: gr.Button
     stop: gr.Button
@@ -72,6 +74,7 @@ def build(ctx: Context) -> Compare:
             count = gr.Slider(
                 1, MAX_PICTURES, value=8, step=1, precision=0, label="Pictures", elem_id="count"
             )
+            asked = AskedFields.build()
             adapters = AdapterPicker.build()
             draw = gr.Button("Draw the pictures", variant="primary", elem_id="draw")
             stop = gr.Button("Stop", variant="stop", elem_id="stop-draw", visible=False)
@@ -95,6 +98,7 @@ def build(ctx: Context) -> Compare:
         classes=classes,
         seed=seed,
         count=may_be_empty(count),
+        asked=asked,
         adapters=adapters,
         draw=draw,
         stop=stop,
@@ -111,7 +115,8 @@ def build(ctx: Context) -> Compare:
 def wire(ctx: Context, page: Compare) -> None:
     """Connect the events of the tab."""
     shown = [page.status, page.stop, page.pair, page.metrics, page.steps, page.steps_hint]
-    order = [ctx.session, ctx.plan, page.classes, page.seed, page.count, page.adapters.chosen]
+    widgets = [page.classes, page.seed, page.count, page.asked.sampler, page.asked.prompts]
+    order = [ctx.session, ctx.plan, *widgets, page.adapters.chosen]
     page.keep.click(on_keep, order, page.status, **QUIET)
     drawing = page.draw.click(
         on_draw,
@@ -125,7 +130,8 @@ def wire(ctx: Context, page: Compare) -> None:
     page.stop.click(on_ended, None, ended, cancels=[drawing], **QUIET)
     page.sets.wire(ctx)
     page.adapters.wire(ctx, page.status)
-    others = [page.classes, page.pair, page.metrics, page.steps, page.steps_hint]
+    others = [page.classes, page.asked.sampler, page.asked.prompts]
+    others += [page.pair, page.metrics, page.steps, page.steps_hint]
     ctx.on_model.append((on_model, [ctx.session, page.classes], others))
 
 
@@ -136,7 +142,7 @@ def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ..
         kept = [index for index in chosen or () if index in range(len(choices))]
         drop = gr.Dropdown(choices=choices, value=kept, multiselect=True, interactive=bool(choices))
         shipped = gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
-        return drop, *shipped, gr.HTML(fig=""), HINT
+        return drop, *offered(work), *shipped, gr.HTML(fig=""), HINT
 
 
 def class_choices(session: str | None) -> list[tuple[str, int]]:
@@ -153,6 +159,8 @@ def on_draw(
     classes: Sequence[Any] | None,
     seed: Any,
     count: Any,
+    sampler: Any = OWN,
+    prompts: Any = "",
     adapters: Sequence[str] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Draw and compare, with progress."""
@@ -160,7 +168,7 @@ def on_draw(
         solved = SOLVED.get(tuple(plan)) if plan else None
         if solved is None:
             raise DataError("there is no plan yet: choose one on Bit budget")
-        order = read_order(workspace(session), classes, seed, count)
+        order = read_order(workspace(session), classes, seed, count, sampler, prompts)
         for event in stream(job(compare_plans, solved, order, chosen_of(adapters))):
             if isinstance(event, Step):
                 words = progress(event.done, event.total, event.message, event.seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -17,7 +18,7 @@ MAX_TOKENS = 16  # the longest caption has 9 words, and two tokens mark its ends
 
 def build_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     """A tokenizer that knows all bytes, and each of `words` (lower-case letters only) as one token."""
-    merges = list(_merges(words))
+    merges: list[Any] = list(_merges(words))  # pairs, which the class takes but does not announce
     letters = [*_byte_letters()]
     pieces = [*letters, *(f"{letter}{WORD_END}" for letter in letters), *(a + b for a, b in merges)]
     vocabulary = {piece: number for number, piece in enumerate([*dict.fromkeys(pieces), START, END])}

@@ -35,7 +35,9 @@ AUTOENCODER = MODELS / "sprites-ldm" / "vae"  # shared by all models in latent s
 
 def load_autoencoder(folder: Path = AUTOENCODER) -> AutoencoderKL:
     """The trained autoencoder that ships with `sprites-ldm`; its configuration holds the scaling factor."""
-    vae = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    vae = AutoencoderKL.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+    )
     return vae.eval().requires_grad_(False)
 
 

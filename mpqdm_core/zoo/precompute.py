@@ -27,6 +27,7 @@ from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
+from mpqdm_core.families import FAMILIES
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import measure_error_table
 from mpqdm_core.outlier_map import OutlierMap
@@ -34,6 +35,7 @@ from mpqdm_core.outliers import outlier_stats
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
 from mpqdm_core.sampling import Samples, decode, sample
+from mpqdm_core.schedules import scheduler_names
 from mpqdm_core.sensitivity import channel_sensitivity
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "data"
@@ -81,6 +83,8 @@ def precompute(denoiser: Denoiser, folder: Path) -> None:
         "title": denoiser.name,
         "description": next((m.description for m in bundled_models() if m.name == denoiser.name), ""),
         "class_names": list(denoiser.class_names),
+        "prompted": FAMILIES[denoiser.family].prompted,
+        "schedulers": list(scheduler_names(denoiser)),
         "layers": layers,
         "parameters": denoiser.parameters,
         "sampler": asdict(denoiser.sampler),

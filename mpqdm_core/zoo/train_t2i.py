@@ -92,7 +92,7 @@ def build_networks(settings: TextToImageSettings) -> nn.ModuleDict:
     nn.init.zeros_(unet.conv_out.weight)
     tokenizer = build_tokenizer(vocabulary())
     text = build_text_encoder(tokenizer, settings.text_width, settings.text_layers, settings.text_heads)
-    return nn.ModuleDict({"unet": unet, "text_encoder": text})
+    return nn.ModuleDict({"unet": unet.to(memory_format=torch.channels_last), "text_encoder": text})
 
 
 class CaptionReader:
@@ -121,7 +121,6 @@ def trainee(settings: TextToImageSettings, vae: AutoencoderKL, latents: LatentSe
     """U-Net and text encoder with their loss and their sheet."""
     torch.manual_seed(settings.seed)
     networks = build_networks(settings)
-    networks["unet"].to(memory_format=torch.channels_last)
     reader, scheduler = CaptionReader(), latent_scheduler()
     scale = float(vae.config.scaling_factor)
 

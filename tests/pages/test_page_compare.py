@@ -51,7 +51,7 @@ def test_an_unknown_class_is_a_sentence():
 
 
 def test_the_shipped_comparison_is_shown_before_anything_is_drawn():
-    drop, update, figures, steps, hint = compare.on_model(synthetic.NAME, [3])
+    drop, sampler, prompts, update, figures, steps, hint = compare.on_model(synthetic.NAME, [3])
     shown = json.loads(update.props["pair"])
     assert len(shown["samples"]) == synthetic.SAMPLES
     assert shown["columns"] == synthetic.STEPS + 1
@@ -62,6 +62,7 @@ def test_the_shipped_comparison_is_shown_before_anything_is_drawn():
     assert "20 dB" in figures
     assert steps.props["fig"] == "" and "at which denoising step" in hint
     assert drop.value == [3]
+    assert sampler.value == "" and prompts.visible is False
 
 
 def test_drawing_without_a_plan_says_where_to_make_one():

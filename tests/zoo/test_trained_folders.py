@@ -80,7 +80,9 @@ def test_plain_diffusers_loads_each_in_float32_without_a_warning(models, name, c
     assert type(pipeline) is cls
     network = getattr(pipeline, "unet", None) or pipeline.transformer
     assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    # The keys of JSON are strings: every DiT folder, DiT-XL/2's own too, is told so by diffusers.
+    assert [text for text in warned if "id2label" not in text] == []
 
 
 def plain(folder, steps, seeds, scale, **asked):
