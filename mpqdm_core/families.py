@@ -12,13 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from mpqdm_core.denoiser import Denoiser, ExemptRule, SamplerSettings, describe_layers, hash_network
+from mpqdm_core.denoiser import Denoiser, ExemptRule, SamplerSettings, hash_network
 from mpqdm_core.dit_family import DIT
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.family import Family as Family
 from mpqdm_core.flow_families import FLUX, STABLE_DIFFUSION_3
 from mpqdm_core.text_families import LDM_TEXT, PIXART, PROMPTS, STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from mpqdm_core.unet_families import CLASS_CONDITIONAL_LDM, DDPM, LDM
+from mpqdm_core.weightless import list_layers
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -72,9 +73,7 @@ def make_denoiser(
         family=family.name,
         pipeline=pipeline,
         network=network,
-        layers=describe_layers(
-            network, family.example(network), family.exempt_rules if exempt_rules is None else exempt_rules
-        ),
+        layers=list_layers(network, family, family.exempt_rules if exempt_rules is None else exempt_rules),
         sampler=_sampler(pipeline, family),
         num_classes=num_classes,
         class_names=names,
