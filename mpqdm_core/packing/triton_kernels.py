@@ -57,6 +57,8 @@ def multiply(
     out = torch.empty(batch, layout.channels, out_height, out_width, dtype=dtype, device=x.device)
     rows, terms = batch * out_height * out_width, layout.weights_per_channel
     block_rows = BLOCK_ROWS[rows > BLOCK_ROWS[0]]
+    # Triton's interpreter multiplies the bits of bfloat16 as if they were whole numbers.
+    wide = {"WIDE": not x.is_cuda and x.dtype == torch.bfloat16} if step is None else {}
     numbers: tuple[Any, ...] = () if step is None else (step, shift)
     kernel: Any = _multiply_floats if step is None else _multiply_integers
     first_byte = first_channel = 0
@@ -72,7 +74,7 @@ def multiply(
                 height, width, out_width, out_height * out_width, *x.stride(),
                 *window.stride, *window.padding, *window.dilation,
                 BITS=group.bits, KERNEL_H=window.kernel[0], KERNEL_W=window.kernel[1],
-                BLOCK_M=block_rows, BLOCK_N=BLOCK_CHANNELS, BLOCK_K=BLOCK_TERMS,
+                BLOCK_M=block_rows, BLOCK_N=BLOCK_CHANNELS, BLOCK_K=BLOCK_TERMS, **wide,
             )  # fmt: skip
             first_byte += packed_size(total, group.bits)
             first_channel = last
@@ -92,7 +94,7 @@ def _multiply_floats(
     stride_b: Any, stride_c: Any, stride_h: Any, stride_w: Any,
     step_h: Any, step_w: Any, pad_h: Any, pad_w: Any, dilation_h: Any, dilation_w: Any,
     BITS: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WIDE: tl.constexpr,
 ) -> None:  # fmt: skip
     """One tile of the output: floating-point inputs, levels exact in any of their types, sums in float32."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -111,8 +113,10 @@ def _multiply_floats(
         )  # fmt: skip
         stored = (term < terms)[:, None] & (channel < channels)[None, :]
         code = _decode(codes, channel[None, :] * terms + term[:, None], stored, pairs, singles, BITS)
-        level = code.to(tl.float32) - zero[None, :]  # at most 8 significant bits
-        total = tl.dot(tile, level.to(tile.dtype), total, input_precision="ieee")
+        level = (code.to(tl.float32) - zero[None, :]).to(tile.dtype)  # exact: at most 8 significant bits
+        if WIDE:
+            tile, level = tile.to(tl.float32), level.to(tl.float32)
+        total = tl.dot(tile, level, total, input_precision="ieee")
     _write(out, total, scale, order, bias, row, channel, rows, channels, outputs, positions)
 
 

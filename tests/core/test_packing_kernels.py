@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_reader import Stream
 from tiny_packed import exported
+from tiny_quant import small_calibration, small_denoiser, uniform_plan
 from torch import nn
 from torch.nn import functional
 
@@ -23,6 +24,8 @@ from mpqdm_core.packing.multiplication import kernels_for
 from mpqdm_core.packing.packed_layers import PackedConv2d, PackedLinear
 from mpqdm_core.packing.rounding import round_layer
 from mpqdm_core.packing.unpack_cache import UnpackCache
+from mpqdm_core.quant_settings import QuantSettings
+from mpqdm_core.quantization import quantize
 from mpqdm_core.weights import fit_weight
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
@@ -190,7 +193,9 @@ def test_what_the_kernels_do_not_know_is_unpacked():
 
 
 def test_a_network_says_the_same_with_and_without_kernels(tmp_path):
-    network = load_packed(exported(tmp_path / "model", scale_dtype="float16"), cache_mib=1).denoiser.network
+    plan, rounding = uniform_plan(small_denoiser(), 3), QuantSettings(activation_bits=6)
+    quantized = quantize(small_denoiser(), small_calibration(), plan, rounding)
+    network = load_packed(exported(tmp_path / "model", quantized), cache_mib=1).denoiser.network
     network.to(DEVICE)
     inputs = (random(1, 4, 8, 8).to(DEVICE), torch.tensor([0], device=DEVICE))
     classes = {"class_labels": torch.tensor([1], device=DEVICE)}
