@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from mpqdm_core.errors import DataError
+from mpqdm_core.progress import silent
 from pages import _distill_work as work
 from pages._ablation_store import library
 from pages._context import as_sentences
@@ -31,7 +32,7 @@ def on_keep(request: gr.Request, name: Any) -> str:
         import_all()
         from mpqdm_core.board.keep_training import trained_run
 
-        denoiser = denoiser_with(ensure_denoiser(workspace(offered.work_key), run.report), offered.changed)
+        denoiser = denoiser_with(ensure_denoiser(workspace(offered.work_key), silent), offered.changed)
         made = trained_run(
             run, denoiser=denoiser, seeds=work.PREVIEW_SEEDS, finetuning=_losses(run.adapter.settings)
         )

@@ -41,7 +41,7 @@ class RayEngine:
         Raises:
             SettingsError: Ray is not installed, or there is no cluster at the address.
         """
-        ray = _ray()
+        ray = import_ray()
         with _connected(ray, self.address):
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
             task = ray.remote(_compute).options(num_cpus=1, num_gpus=gpus, max_retries=self.retries)
@@ -83,7 +83,12 @@ def _compute(worker: Worker, cell: Cell) -> Computed | str:
     return worker(cell, silent)
 
 
-def _ray() -> Any:
+def import_ray() -> Any:
+    """The package.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         import ray

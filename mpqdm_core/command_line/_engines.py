@@ -63,6 +63,10 @@ def staff(asked: argparse.Namespace, effort: Effort, folder: Path, report: Repor
         raise SettingsError("--address is of a Ray cluster: it needs --engine ray")
     if asked.engine == "accelerate":
         return _processes(asked.model, effort, folder, report)
+    if asked.engine == "ray":
+        from mpqdm_core.board.cluster import import_ray
+
+        import_ray()  # said before the model is loaded
     from mpqdm_core.board.laboratory import Laboratory
     from mpqdm_core.loading import load_denoiser
 

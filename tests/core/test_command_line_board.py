@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import pytest
 
@@ -58,3 +59,20 @@ def test_forgetting_and_exporting_ask_for_names(call, tmp_path):
     assert code == 1 and "not 'runs.doc'" in said
     code, _, said = call("runs", "--runs", tmp_path, "--only", "abc")
     assert code == 1 and "no run's id starts with 'abc'" in said
+
+
+def test_an_engine_that_is_not_there_is_said_before_the_model_is_loaded(call, monkeypatch):
+    code, _, said = call("sweep", "no-such-model", "--address", "ray://head:10001")
+    assert code == 1 and "--address is of a Ray cluster: it needs --engine ray" in said
+    for engine in ("ray", "accelerate"):
+        monkeypatch.setitem(sys.modules, engine, None)
+        code, _, said = call("sweep", "no-such-model", "--engine", engine)
+        assert code == 1 and f"the engine {engine} needs a package that is not installed" in said
+
+
+def test_the_help_says_how_to_launch(capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    said = capsys.readouterr().out
+    assert "torchrun --nproc-per-node 4 -m mpqdm_core sweep MODEL --engine accelerate" in said
+    assert "--engine ray --address ray://head:10001" in said
