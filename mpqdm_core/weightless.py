@@ -36,7 +36,8 @@ def weightless_twin(network: nn.Module) -> nn.Module | None:
         return None
     with torch.device("meta"):
         twin: nn.Module = make(network.config)
-    twin = twin.to(next(network.parameters()).dtype).eval()
+    # Not the network's own `to`, which warns of modules that like float32 better: here are no numbers.
+    twin = nn.Module.to(twin, next(network.parameters()).dtype).eval()
     return twin if _shapes(twin) == _shapes(network) else None
 
 
