@@ -8,6 +8,10 @@ gemlite, the usual collection of such kernels, is not used: mixed bits within a 
 5, 6 and 7 bits are not among its formats, so that weights would have to be stored again in larger ones.
 """
 
+# Triton reads a kernel's annotations as part of its program: only constants may have one.
+# ruff: noqa: ANN001, ANN202
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from __future__ import annotations
 
 from typing import Any
@@ -88,14 +92,14 @@ def _plane_bytes(total: int, bits: int, widths: tuple[int, ...]) -> int:
 
 @triton.jit
 def _multiply_floats(
-    x: Any, codes: Any, zero_point: Any, scale: Any, order: Any, bias: Any, out: Any,
-    rows: Any, channels: Any, terms: Any, outputs: Any, pairs: Any, singles: Any,
-    height: Any, width: Any, out_width: Any, positions: Any,
-    stride_b: Any, stride_c: Any, stride_h: Any, stride_w: Any,
-    step_h: Any, step_w: Any, pad_h: Any, pad_w: Any, dilation_h: Any, dilation_w: Any,
+    x, codes, zero_point, scale, order, bias, out,
+    rows, channels, terms, outputs, pairs, singles,
+    height, width, out_width, positions,
+    stride_b, stride_c, stride_h, stride_w,
+    step_h, step_w, pad_h, pad_w, dilation_h, dilation_w,
     BITS: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WIDE: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """One tile of the output: floating-point inputs, levels exact in any of their types, sums in float32."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     channel = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -122,14 +126,14 @@ def _multiply_floats(
 
 @triton.jit
 def _multiply_integers(
-    x: Any, codes: Any, zero_point: Any, scale: Any, order: Any, bias: Any, out: Any, step: Any, shift: Any,
-    rows: Any, channels: Any, terms: Any, outputs: Any, pairs: Any, singles: Any,
-    height: Any, width: Any, out_width: Any, positions: Any,
-    stride_b: Any, stride_c: Any, stride_h: Any, stride_w: Any,
-    step_h: Any, step_w: Any, pad_h: Any, pad_w: Any, dilation_h: Any, dilation_w: Any,
+    x, codes, zero_point, scale, order, bias, out, step, shift,
+    rows, channels, terms, outputs, pairs, singles,
+    height, width, out_width, positions,
+    stride_b, stride_c, stride_h, stride_w,
+    step_h, step_w, pad_h, pad_w, dilation_h, dilation_w,
     BITS: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """One tile of the output from int8 inputs: exact sums, rounded once at the end.
 
     With a the input's code, w the weight's less half its range, z its zero-point less the same:
@@ -167,10 +171,10 @@ def _multiply_integers(
 
 @triton.jit
 def _gather(
-    x: Any, start: Any, top: Any, left: Any, term: Any, known: Any, outside: Any, height: Any, width: Any,
-    stride_c: Any, stride_h: Any, stride_w: Any, dilation_h: Any, dilation_w: Any,
+    x, start, top, left, term, known, outside, height, width,
+    stride_c, stride_h, stride_w, dilation_h, dilation_w,
     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
-) -> Any:  # fmt: skip
+):  # fmt: skip
     """The inputs behind rows and terms, in the order of a channel's weights; `outside` where it is padded."""
     place = term % (KERNEL_H * KERNEL_W)
     y = top[:, None] + (place // KERNEL_W)[None, :] * dilation_h
@@ -183,7 +187,7 @@ def _gather(
 
 
 @triton.jit
-def _decode(codes: Any, place: Any, stored: Any, pairs: Any, singles: Any, BITS: tl.constexpr) -> Any:
+def _decode(codes, place, stored, pairs, singles, BITS: tl.constexpr):
     """The codes at some places of a group: planes of 4, 2 and 1 bits joined, or whole bytes; int32."""
     if BITS == 8:
         code = tl.load(codes + place, mask=stored, other=0).to(tl.int32)
@@ -203,9 +207,9 @@ def _decode(codes: Any, place: Any, stored: Any, pairs: Any, singles: Any, BITS:
 
 @triton.jit
 def _write(
-    out: Any, total: Any, scale: Any, order: Any, bias: Any, row: Any, channel: Any,
-    rows: Any, channels: Any, outputs: Any, positions: Any,
-) -> None:  # fmt: skip
+    out, total, scale, order, bias, row, channel,
+    rows, channels, outputs, positions,
+):  # fmt: skip
     """Apply scales and bias, and put a tile into the channels of the layer's own order."""
     known = channel < channels
     place = channel
