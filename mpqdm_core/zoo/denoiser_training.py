@@ -11,6 +11,7 @@ import argparse
 import copy
 import functools
 import os
+import platform
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from mpqdm_core.zoo.training import Average, RunFolder, Schedule, save_grid, set
 
 SHEET_COLUMNS = 10
 LOG_EVERY, SHEET_EVERY = 100, 500  # steps
+DEVICE_FILE = "device.txt"  # of a run folder
 SEED_STRIDE = 1_000_003  # between the generators of two seeds, above any number of shares
 
 
@@ -85,16 +87,16 @@ def noise_loss(
         clean: (B, C, h, w), of variance about 1.
         alphas_cumprod: (T,) of the noise schedule.
         snr_limit: above it an easy timestep counts less.
-        generator: of noise and timesteps.
+        generator: of noise and timesteps, on the CPU whatever the device of `clean` is.
     """
     count = len(clean)
-    noise = torch.randn(clean.shape, generator=generator)
+    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     # One timestep per equal slice of the schedule: the same distribution as independent draws, less variance.
     slices = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     timesteps = (slices * len(alphas_cumprod)).long()
-    alpha = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    alpha = alphas_cumprod[timesteps].view(-1, 1, 1, 1).to(clean.device)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    predicted = predict(noisy, timesteps)
+    predicted = predict(noisy, timesteps.to(clean.device))
     snr = (alpha / (1 - alpha)).flatten()
     weight = snr.clamp(max=snr_limit) / snr
     return ((predicted - noise).square().mean(dim=(1, 2, 3)) * weight).mean()
@@ -105,8 +107,19 @@ def with_nulls(labels: Tensor, null: int, share: float, generator: torch.Generat
     return torch.where(torch.rand(len(labels), generator=generator) < share, null, labels)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network computes."""
+    return next(network.parameters()).device
+
+
 def train(
-    settings: TrainingSettings, run: RunFolder, trainee: Trainee, *, minutes: float, workers: int
+    settings: TrainingSettings,
+    run: RunFolder,
+    trainee: Trainee,
+    *,
+    minutes: float,
+    workers: int,
+    device: str = "cpu",
 ) -> nn.Module:
     """Train to the last step, or until the time is up; the state is saved either way.
 
@@ -116,14 +129,15 @@ def train(
         trainee: its network is trained in place.
         minutes: no step begins after these; 0 takes the state as it is.
         workers: threads that take shares of a batch; their number changes no result.
+        device: where the network computes; the random numbers are the same on every one.
 
     Returns:
-        A copy of the network with the averaged weights.
+        A copy of the network with the averaged weights, on the CPU.
 
     Raises:
         LoadError: the saved state is damaged.
     """
-    network = trainee.network
+    network = trainee.network.to(device)
     average = Average(network, settings.average_decay)
     optimizer = torch.optim.AdamW(
         network.parameters(),
@@ -136,6 +150,8 @@ def train(
     parts = {"network": network, "average": average, "optimizer": optimizer}
     first = run.restore(parts)
     (run.folder / "settings.json").write_text(settings_text(settings))
+    if minutes > 0 and first < settings.steps:
+        (run.folder / DEVICE_FILE).write_text(describe_device(network), encoding="utf-8")
     torch.set_num_threads(1)  # the workers are the threads
     pool = GradientWorkers(workers)
 
@@ -173,7 +189,15 @@ def averaged(network: nn.Module, average: Average) -> nn.Module:
     """A copy of the network with the averaged weights, ready to be sampled."""
     clone = copy.deepcopy(network)
     average.copy_to(clone)
-    return clone.eval().requires_grad_(False)
+    return clone.cpu().eval().requires_grad_(False)
+
+
+def describe_device(network: nn.Module) -> str:
+    """What a network was trained on, for its card."""
+    device = device_of(network)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
 
 
 def options(description: str | None, *, run: str, steps: int, model: Path) -> argparse.ArgumentParser:
@@ -187,6 +211,7 @@ def options(description: str | None, *, run: str, steps: int, model: Path) -> ar
     add("--steps", type=int, default=steps, help="of the whole training, restarts included")
     add("--minutes", type=float, default=240.0, help="stop after these; 0 trains no step")
     add("--workers", type=int, default=os.cpu_count() or 1, help="threads; they change no result")
+    add("--device", default="cpu", help="cpu or cuda; random numbers are the same")
     written = f"then write the averaged weights as a diffusers folder; alone: assets/models/{model.name}"
     add("--out", "--export", type=Path, nargs="?", const=model, default=None, help=written)
     return parser

@@ -10,8 +10,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +22,7 @@ from diffusers import AutoencoderKL
 from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.folder_notes import SAMPLER_FILE
 from mpqdm_core.prompted_loading import PROMPTS_FILE
-from mpqdm_core.zoo.denoiser_training import TrainingSettings
+from mpqdm_core.zoo.denoiser_training import DEVICE_FILE, TrainingSettings
 from mpqdm_core.zoo.training import RunFolder
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -68,7 +66,12 @@ def write_model(
     _write(folder / SAMPLER_FILE, {k: v for k, v in asdict(sampler).items() if k != "eta"})
     if prompts:
         _write(folder / PROMPTS_FILE, {"prompts": list(prompts)})
-    training = {**asdict(settings), "log": last_line(run), "device": device(), "float16": list(half)}
+    training = {
+        **asdict(settings),
+        "log": last_line(run),
+        "device": device_of_run(run),
+        "float16": list(half),
+    }
     _write(folder / "training.json", training)
     (folder / "README.md").write_text(card(folder.name, training, sampler), encoding="utf-8")
 
@@ -91,9 +94,10 @@ def card(name: str, training: dict[str, Any], sampler: SamplerSettings) -> str:
     )
 
 
-def device() -> str:
-    """What this machine computes on."""
-    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
+def device_of_run(run: RunFolder) -> str:
+    """What a run was trained on last."""
+    path = run.folder / DEVICE_FILE
+    return path.read_text(encoding="utf-8") if path.exists() else "a device that was not written down"
 
 
 def last_line(run: RunFolder) -> dict[str, float]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.sampling import to_uint8
 from mpqdm_core.zoo import sprites
-from mpqdm_core.zoo.denoiser_training import Trainee, TrainingSettings, noise_loss, options, train
+from mpqdm_core.zoo.denoiser_training import Trainee, TrainingSettings, device_of, noise_loss, options, train
 from mpqdm_core.zoo.latents import cached_chunks
 from mpqdm_core.zoo.model_folder import MODELS, write_model
 from mpqdm_core.zoo.train_autoencoder import TRAIN_STREAM
@@ -85,7 +85,8 @@ def trainee(settings: PixelSettings, pictures: Tensor) -> Trainee:
 
     def loss(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (count,), generator=generator)
-        clean = (pictures[chosen].float() / 127.5 - 1.0).to(memory_format=torch.channels_last)
+        clean = pictures[chosen].float() / 127.5 - 1.0
+        clean = clean.to(device_of(network), memory_format=torch.channels_last)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             noise: Tensor = network(noisy, timesteps).sample
@@ -117,7 +118,14 @@ def main() -> None:
     settings, run = PixelSettings(steps=asked.steps), RunFolder(asked.run)
     folder = asked.data or asked.run / "pixels"
     pictures = cached_chunks(folder, TRAIN_STREAM, settings.pictures, half_sprites)["pixels"]
-    network = train(settings, run, trainee(settings, pictures), minutes=asked.minutes, workers=asked.workers)
+    network = train(
+        settings,
+        run,
+        trainee(settings, pictures),
+        minutes=asked.minutes,
+        workers=asked.workers,
+        device=asked.device,
+    )
     if asked.out is not None:
         pipeline = DDPMPipeline(network, build_scheduler())
         write_model(pipeline, asked.out, run=run, settings=settings, sampler=SAMPLER)

@@ -29,6 +29,7 @@ from mpqdm_core.zoo import sprites
 from mpqdm_core.zoo.denoiser_training import (
     Trainee,
     TrainingSettings,
+    device_of,
     latent_scheduler,
     noise_loss,
     options,
@@ -94,11 +95,12 @@ def trainee(settings: DiTSettings, vae: AutoencoderKL, latents: LatentSet) -> Tr
 
     def loss(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(latents.labels), (count,), generator=generator)
-        clean = latents.draw(chosen, generator) * scale
+        clean = (latents.draw(chosen, generator) * scale).to(device_of(network))
         labels = with_nulls(latents.labels[chosen], NULL_CLASS, settings.condition_dropout, generator)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            noise: Tensor = network(noisy, timestep=timesteps, class_labels=labels).sample
+            classes = labels.to(clean.device)
+            noise: Tensor = network(noisy, timestep=timesteps, class_labels=classes).sample
             return noise
 
         return noise_loss(predict, clean, scheduler.alphas_cumprod, settings.snr_limit, generator)
@@ -144,7 +146,12 @@ def main() -> None:
     settings, run, vae = DiTSettings(steps=asked.steps), RunFolder(asked.run), load_autoencoder()
     latents = encode_sprites(vae, asked.data or asked.run / "latents", TRAIN_STREAM, settings.pictures)
     network = train(
-        settings, run, trainee(settings, vae, latents), minutes=asked.minutes, workers=asked.workers
+        settings,
+        run,
+        trainee(settings, vae, latents),
+        minutes=asked.minutes,
+        workers=asked.workers,
+        device=asked.device,
     )
     if asked.out is not None:
         pipeline = assemble(network, vae)

@@ -28,6 +28,7 @@ from mpqdm_core.zoo import sprites
 from mpqdm_core.zoo.denoiser_training import (
     Trainee,
     TrainingSettings,
+    device_of,
     latent_scheduler,
     noise_loss,
     options,
@@ -35,7 +36,7 @@ from mpqdm_core.zoo.denoiser_training import (
     with_nulls,
 )
 from mpqdm_core.zoo.latents import LatentSet, encode_sprites
-from mpqdm_core.zoo.model_folder import MODELS, device, last_line
+from mpqdm_core.zoo.model_folder import MODELS, device_of_run, last_line
 from mpqdm_core.zoo.train_autoencoder import (
     LATENT_CHANNELS,
     TRAIN_STREAM,
@@ -85,13 +86,13 @@ def trainee(settings: DenoiserSettings, vae: AutoencoderKL, latents: LatentSet) 
     def loss(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(latents.labels), (count,), generator=generator)
         clean = latents.draw(chosen, generator) * latents.scaling_factor
+        clean = clean.to(device_of(network), memory_format=torch.channels_last)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             labels = with_nulls(latents.labels[chosen], null, settings.condition_dropout, generator)
-            noise: Tensor = network(noisy, timesteps, class_labels=labels).sample
+            noise: Tensor = network(noisy, timesteps, class_labels=labels.to(clean.device)).sample
             return noise
 
-        clean = clean.to(memory_format=torch.channels_last)
         return noise_loss(predict, clean, scheduler.alphas_cumprod, settings.snr_limit, generator)
 
     def draw(network: nn.Module) -> NDArray[np.uint8]:
@@ -148,7 +149,12 @@ def main() -> None:
     )
     latents = encode_sprites(vae, asked.data or asked.run / "latents", TRAIN_STREAM, settings.pictures)
     network = train(
-        settings, run, trainee(settings, vae, latents), minutes=asked.minutes, workers=asked.workers
+        settings,
+        run,
+        trainee(settings, vae, latents),
+        minutes=asked.minutes,
+        workers=asked.workers,
+        device=asked.device,
     )
     if asked.out is not None:
         assemble(network, vae, latents.scaling_factor).save_pretrained(asked.out, safe_serialization=True)
@@ -161,7 +167,7 @@ def _write_training(folder: Path, autoencoder: RunFolder, run: RunFolder, settin
     document = {
         "autoencoder": {**decided, "log": last_line(autoencoder)},
         "denoiser": {**asdict(settings), "log": last_line(run)},
-        "device": device(),
+        "device": device_of_run(run),
     }
     (folder / "training.json").write_text(json.dumps(document, indent=2) + "\n")
 

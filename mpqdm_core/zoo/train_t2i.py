@@ -31,6 +31,7 @@ from mpqdm_core.zoo.captions import paraphrase, vocabulary
 from mpqdm_core.zoo.denoiser_training import (
     Trainee,
     TrainingSettings,
+    device_of,
     latent_scheduler,
     noise_loss,
     options,
@@ -55,7 +56,7 @@ GROUPS = 16
 class TextToImageSettings(TrainingSettings):
     """Everything that decides the trained U-Net and text encoder."""
 
-    steps: int = 15_000
+    steps: int = 12_000
     learning_rate: float = 1e-3
     average_decay: float = 0.999
     block_out_channels: tuple[int, ...] = (64, 128)
@@ -126,9 +127,10 @@ def trainee(settings: TextToImageSettings, vae: AutoencoderKL, latents: LatentSe
 
     def loss(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(latents.labels), (count,), generator=generator)
-        clean = (latents.draw(chosen, generator) * scale).to(memory_format=torch.channels_last)
+        clean = latents.draw(chosen, generator) * scale
+        clean = clean.to(device_of(networks), memory_format=torch.channels_last)
         ids = reader(captions_of(chosen.tolist(), settings.condition_dropout, generator))
-        text = networks["text_encoder"](ids)[0]
+        text = networks["text_encoder"](ids.to(clean.device))[0]
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             noise: Tensor = networks["unet"](noisy, timesteps, encoder_hidden_states=text).sample
@@ -190,7 +192,12 @@ def main() -> None:
     settings, run, vae = TextToImageSettings(steps=asked.steps), RunFolder(asked.run), load_autoencoder()
     latents = encode_sprites(vae, asked.data or asked.run / "latents", TRAIN_STREAM, settings.pictures)
     networks = train(
-        settings, run, trainee(settings, vae, latents), minutes=asked.minutes, workers=asked.workers
+        settings,
+        run,
+        trainee(settings, vae, latents),
+        minutes=asked.minutes,
+        workers=asked.workers,
+        device=asked.device,
     )
     if asked.out is not None:
         pipeline = assemble(networks, vae)

@@ -58,7 +58,8 @@ class RunFolder:
         if not path.exists():
             return 0
         try:
-            state = torch.load(path, weights_only=True)  # written by `save` below, never by somebody else
+            # Written by `save` below, never by somebody else; `load_state_dict` brings it to its device.
+            state = torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:
             raise LoadError(f"{path} is damaged ({error}); delete it to start this run again") from error
         for name, part in parts.items():

@@ -87,3 +87,4 @@ def test_the_run_folder_says_what_was_asked_and_keeps_a_log_and_sheets(tmp_path,
     assert [entry["step"] for entry in logged] == [20, 40]
     assert logged[1]["loss"] < logged[0]["loss"]
     assert (tmp_path / "samples-000040.png").is_file()
+    assert "CPU cores" in (tmp_path / "device.txt").read_text()

@@ -131,6 +131,7 @@ def test_each_is_listed_with_its_card_and_its_training(models):
         assert "$" not in text and f"of {STEPS} planned steps" in text
         training = json.loads((card.folder / "training.json").read_text())
         assert (training["steps"], training["seed"]) == (STEPS, 0)
+        assert "CPU cores" in training["device"] and training["device"] in text
 
 
 def test_the_tables_of_the_transformer_hold_classes_in_use_alone(models):
