@@ -182,8 +182,8 @@ def test_the_script_makes_the_run_again(lab, store, tmp_path, capsys, finetuning
         assert float(recorded) == pytest.approx(run.metrics[name].value, rel=1e-5)
 
 
-def test_a_worker_can_be_sent_to_another_process(lab, tmp_path):
-    work = CellWork(source=lab.denoiser.source, store=tmp_path, effort=EFFORT, sweep="s")
+def test_a_worker_can_be_sent_to_another_process(lab):
+    work = CellWork(source=lab.denoiser.source, effort=EFFORT, sweep="s")
     again = pickle.loads(pickle.dumps(work))
     assert again == work
 

@@ -142,6 +142,8 @@ def test_floating_point_inputs_are_summed_in_float32(dtype):
     x = random(20, 70).to(dtype)
     expected, sizes = exact(layer, x.double())
     own = torch.finfo(dtype).eps / 2  # the result is rounded to the input's type
+    if dtype == torch.bfloat16 and DEVICE == "cpu":
+        own *= 2  # Triton's interpreter cuts off where a GPU rounds
     assert torch.all(
         (product(layer, x).double() - expected).abs() <= 74 * ROUNDING * sizes + own * expected.abs()
     )
