@@ -4,7 +4,6 @@
   page.kinds = page.kinds || {};
   page.selection = page.selection || { layer: null, channel: null };
   page.bus = page.bus || new EventTarget();
-  const MEND_MS = 300; // after a change: nobody waits for it
 
   page.mount = (view) => {
     view.root = view.element.querySelector(".mpq-view");
@@ -35,7 +34,7 @@
   }
   let mending = null;
   if (!page.mends) {
-    page.mends = new MutationObserver(() => { mending ??= setTimeout(() => { mending = null; mend(); }, MEND_MS); });
+    page.mends = new MutationObserver(() => { mending ??= requestAnimationFrame(() => { mending = null; mend(); }); });
     const begin = () => page.mends.observe(document.body, { childList: true, subtree: true });
     document.body ? begin() : document.addEventListener("DOMContentLoaded", begin);
   }
