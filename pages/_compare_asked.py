@@ -31,11 +31,11 @@ class AskedFields:
     prompts: gr.Textbox
 
     @classmethod
-    def build(cls) -> AskedFields:
-        """Create them."""
+    def build(cls, samplers: tuple[str, ...]) -> AskedFields:
+        """Create them, for the model that is shown first."""
         return cls(
             sampler=gr.Dropdown(
-                sampler_choices(()),
+                sampler_choices(samplers),
                 value=OWN,
                 label="Sampler",
                 elem_id="sampler",

@@ -74,7 +74,7 @@ def build(ctx: Context) -> Compare:
             count = gr.Slider(
                 1, MAX_PICTURES, value=8, step=1, precision=0, label="Pictures", elem_id="count"
             )
-            asked = AskedFields.build()
+            asked = AskedFields.build(samplers_of(DEFAULT_MODEL))
             adapters = AdapterPicker.build()
             draw = gr.Button("Draw the pictures", variant="primary", elem_id="draw")
             stop = gr.Button("Stop", variant="stop", elem_id="stop-draw", visible=False)
@@ -151,6 +151,14 @@ def class_choices(session: str | None) -> list[tuple[str, int]]:
         return [(name, index) for index, name in enumerate(workspace(session).class_names)]
     except LoadError:
         return []
+
+
+def samplers_of(session: str | None) -> tuple[str, ...]:
+    """Samplers a model can be drawn by; none when it is not open and nothing ships with it."""
+    try:
+        return workspace(session).schedulers
+    except LoadError:
+        return ()
 
 
 def on_draw(
