@@ -5,11 +5,14 @@ from board_lab import EFFORT, layer_shapes, small_laboratory
 from safetensors.torch import load_file
 
 from mpqdm_core.allocation.plan import BitPlan
+from mpqdm_core.board.keep import compared_run
 from mpqdm_core.board.measured import weighed
 from mpqdm_core.board.sweep import SweepSettings
+from mpqdm_core.comparison import compare
 from mpqdm_core.errors import Cancelled
-from mpqdm_core.packing import export_packed
+from mpqdm_core.packing import export_packed, measure_packed
 from mpqdm_core.quantization import QuantSettings, quantize
+from mpqdm_core.sampling import sample
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,20 @@ def test_packing_can_be_stopped(lab):
 
     with pytest.raises(Cancelled):
         weighed(student(lab, 4, QuantSettings()), stop)
+
+
+def test_what_was_compared_is_kept_with_the_file_of_its_model(lab):
+    model = student(lab, 3, QuantSettings())
+    full, drawn = (sample(d, labels=[0, 1], seeds=[1, 2]) for d in (lab.denoiser, model.denoiser))
+    packed = measure_packed(model)
+    run = compared_run(
+        kind="comparison", title="by hand", comparison=compare(full, drawn), pictures=drawn.images,
+        reference=full.images, names=["cat", "house"], settings={}, hashes={}, plan=model.plan, packed=packed,
+    ).run  # fmt: skip
+    sizes = {name: run.metrics[name].value for name in ("nominal_bits", "effective_bits", "on_disk_bits")}
+    assert sizes == {
+        "nominal_bits": 3.0,
+        "effective_bits": model.bit_report.effective_bits,
+        "on_disk_bits": packed.bits_on_disk,
+    }
+    assert run.metrics["file_bytes"].value == packed.file_bytes

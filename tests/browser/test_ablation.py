@@ -50,6 +50,12 @@ def test_two_cells_are_computed_pinned_boxed_and_exported(real_server, new_visit
     page.wait_for_selector("#ablation-runs .mpq-count:has-text('in the box')")
     page.click("#ablation-runs :text('Show all')")
 
+    page.wait_for_selector("#ablation-runs th:has-text('On-disk bits')")
+    page.click("#ablation-cost input")
+    page.click("[role=option]:has-text('On-disk bits')")
+    real.until("document.querySelector('#ablation-scatter .xtitle')?.textContent === 'On-disk bits'")
+    real.until("document.querySelectorAll('#ablation-scatter .points path.point').length === 2")
+
     for title in ("uniform W4A8", "optimal W4A8"):
         page.check(f"#ablation-runs tr:has-text('{title}') input")
     page.click("#export-kind input")
@@ -61,4 +67,9 @@ def test_two_cells_are_computed_pinned_boxed_and_exported(real_server, new_visit
         rows = list(csv.DictReader(file))
     assert {row["title"] for row in rows} == {"uniform W4A8", "optimal W4A8"}
     assert all(float(row["psnr_db_low"]) <= float(row["psnr_db"]) for row in rows)
+    packed = [row for row in rows if row["on_disk_bits"]]  # the shipped runs are older: theirs is empty
+    assert packed and all(
+        3.9 <= float(row["nominal_bits"]) < float(row["effective_bits"]) < float(row["on_disk_bits"]) < 5
+        for row in packed
+    )
     assert real.outside == [] and real.errors == []

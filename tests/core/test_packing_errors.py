@@ -57,8 +57,13 @@ def test_a_folder_without_an_index(folder):
 
 
 def test_another_pipeline(folder):
+    (folder / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}')
+    assert "holds a KolorsPipeline; supported are" in refused(folder)
+
+
+def test_a_text_to_image_pipeline_with_a_denoiser_of_another_kind(folder):
     (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    assert "holds a FluxPipeline; supported are" in refused(folder)
+    assert refused(folder).endswith("is unet, which its pipeline does not have")
 
 
 def test_another_network(folder):
