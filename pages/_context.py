@@ -18,6 +18,9 @@ LIGHT = {"concurrency_id": "light", "concurrency_limit": 8}  # arithmetic on tab
 # progress, which took more than a second of the first page.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 LIVE = {**LIGHT, **QUIET, "trigger_mode": "always_last"}  # follows a slider while it moves
+# For events that carry data, such as a clicked point: of several while one is on its way, gradio's
+# "always_last" runs again with the data of the first. So all run, one after the other, and the last one wins.
+CLICK = {"concurrency_id": "click", "concurrency_limit": 1, **QUIET, "trigger_mode": "multiple"}
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from pages._ablation_notes import Notes
 from pages._ablation_store import forget, library, shared_server
 from pages._ablation_sweep import board_of, on_plan, on_start
 from pages._bridge import view
-from pages._context import HEAVY, LIGHT, LIVE, QUIET, Context, as_sentences
+from pages._context import CLICK, HEAVY, LIGHT, LIVE, QUIET, Context, as_sentences
 from pages._html import outcome, warning
 from pages._text import text
 
@@ -127,8 +127,8 @@ def wire(ctx: Context, page: Ablation) -> None:
     opened.then(on_plan, [ctx.session, *controls], planned, **LIVE)
     ctx.on_model.append((on_plan, [ctx.session, *controls], planned))
     ctx.on_model.append((on_open, [page.choice], [page.table, page.notice]))
-    page.table.rows(on_rows, page.choice, page.choice, **LIVE)
-    page.table.act(on_pin, page.choice, [page.choice, page.table], **LIVE)
+    page.table.rows(on_rows, page.choice, page.choice, **CLICK)
+    page.table.act(on_pin, page.choice, [page.choice, page.table], **CLICK)
     drawn = [page.choice, page.cost, page.quality]
     gr.on([page.choice.change, page.cost.change, page.quality.change], on_choice, drawn, page.shown, **LIVE)
     page.notes.wire(page.choice, page.table, page.notice)

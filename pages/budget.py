@@ -14,7 +14,7 @@ from pages._bridge import dumps, view
 from pages._budget_keep import on_keep
 from pages._budget_more import Measuring, More
 from pages._budget_overrides import Overrides
-from pages._context import LIGHT, LIVE, QUIET, Context, as_sentences, selected
+from pages._context import CLICK, LIGHT, LIVE, QUIET, Context, as_sentences, selected
 from pages._sliders import may_be_empty
 from pages._text import text
 from pages._workspace import SOLVED
@@ -229,9 +229,9 @@ def wire(ctx: Context, page: Budget) -> None:
     page.more.wire(ctx, page.policy, on_budget, everything, outputs)
     page.measuring.wire(ctx, controls, on_budget, everything, outputs)
     page.overrides.wire(ctx, on_budget, everything, outputs)
-    page.bits_map.cell(selected, None, ctx.selection, **LIVE)
-    page.by_layer.point(on_layer, ctx.plan, [ctx.selection, ctx.header], **LIVE)
-    page.frontier.point(on_frontier, None, page.weight_bits, **LIVE).then(
+    page.bits_map.cell(selected, None, ctx.selection, **CLICK)
+    page.by_layer.point(on_layer, ctx.plan, [ctx.selection, ctx.header], **CLICK)
+    page.frontier.point(on_frontier, None, page.weight_bits, **CLICK).then(
         on_budget, everything, outputs, **LIVE
     )
     page.write.click(on_write, ctx.plan, [page.plan_text, page.download], api_visibility="private")

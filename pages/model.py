@@ -12,7 +12,7 @@ from pages import _model_picker as picking
 from pages import _model_view as showing
 from pages import _open_models as memory
 from pages._bridge import dumps, view
-from pages._context import HEAVY, LIVE, QUIET, Context, as_sentences, selected
+from pages._context import CLICK, HEAVY, LIVE, QUIET, Context, as_sentences, selected
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
 from pages._model_picker import Picker
@@ -145,8 +145,8 @@ def wire(ctx: Context, page: Model) -> None:
         cancels=[loading, measuring, *others],
         **QUIET,
     )
-    page.overview.cell(selected, None, ctx.selection, **LIVE)
-    page.layers.cell(selected, None, ctx.selection, **LIVE)
+    page.overview.cell(selected, None, ctx.selection, **CLICK)
+    page.layers.cell(selected, None, ctx.selection, **CLICK)
     page.shelf.act(on_unload, ctx.session, [page.status, page.shelf, page.summary], **QUIET)
     ctx.opened["model"].select(on_shelf, None, page.shelf, **LIVE)
     page.to_outliers.click(lambda: gr.Tabs(selected="outliers"), None, ctx.tabs, **QUIET)

@@ -12,7 +12,7 @@ from pages import _outlier_view as seeing
 from pages._bridge import dumps, view
 from pages._budget_tables import UnknownModelError
 from pages._channel import channel_json
-from pages._context import LIVE, QUIET, Context, selected
+from pages._context import CLICK, LIVE, QUIET, Context, selected
 from pages._figures_outliers import input_range_figure
 from pages._html import warning
 from pages._session import workspace
@@ -145,9 +145,9 @@ def wire(ctx: Context, page: Outliers) -> None:
     page.side.change(
         on_side, [ctx.session, page.side], [page.statistic, page.input_statistic, page.step], **LIVE
     )
-    page.heat.cell(on_cell, None, ctx.selection, **LIVE)
-    page.offenders.select(on_offender, None, [ctx.selection, ctx.header], **LIVE)
-    ctx.header.step(on_scrub, ctx.session, page.step, **LIVE)  # from the scrubber of Compare
+    page.heat.cell(on_cell, None, ctx.selection, **CLICK)
+    page.offenders.select(on_offender, None, [ctx.selection, ctx.header], **CLICK)
+    ctx.header.step(on_scrub, ctx.session, page.step, **CLICK)  # from the scrubber of Compare
     page.step.change(on_ranges, [ctx.session, ctx.selection, page.step], page.ranges, **LIVE)
     page.to_budget.click(lambda: gr.Tabs(selected="budget"), None, ctx.tabs, **QUIET)
     ctx.on_model.append((on_look, everything, outputs))

@@ -43,6 +43,7 @@ def test_locks_frontier_sensitivity_one_scrubber_a_picture_of_a_chart_and_notes(
     page.wait_for_selector("#kept-plan :text('Kept as a run')")
     open_tab(visit, "ablation")
     row = page.locator("#ablation-runs tr:has-text('plan only')")
+    visit.until("document.querySelector('#ablation-matrix [data-columns]')")  # of the first runs
     row.locator("input").check()
     page.wait_for_selector("#ablation-matrix :text('No pictures yet')")  # the choice has arrived
     page.locator("#note-text textarea, #note-text input").fill("eight bits where it matters")

@@ -1,5 +1,6 @@
 """The page as a whole: built without torch, every event on its own page, nothing public, pictures as PNG."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -43,6 +44,21 @@ def test_no_event_is_a_public_endpoint(demo):
 def test_long_jobs_share_one_lane(demo):
     heavy = [function for function in demo.fns.values() if function.concurrency_id == "heavy"]
     assert {function.name for function in heavy} >= {"on_load", "on_measure", "on_draw"}
+
+
+def test_events_that_carry_data_all_run(demo):
+    """Of those that wait, gradio's "always_last" would run one again with the data of the first."""
+    carrying = [
+        function
+        for function in demo.fns.values()
+        if function.fn is not None
+        and any(
+            str(parameter.annotation).endswith(("EventData", "SelectData"))
+            for parameter in inspect.signature(function.fn).parameters.values()
+        )
+    ]
+    assert len(carrying) > 8
+    assert [function.name for function in carrying if function.trigger_mode == "always_last"] == []
 
 
 def test_pictures_are_never_sent_as_lossy_webp(demo):
