@@ -127,6 +127,19 @@ class PackedQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is
                 "download the folder and load it from there"
             )
 
+    def update_device_map(self, device_map: Any = None) -> Any:
+        """Take a device map as it is.
+
+        Raises:
+            SettingsError: it leaves a part on the disk, where packed weights cannot be loaded to.
+        """
+        if isinstance(device_map, dict) and "disk" in device_map.values():
+            raise SettingsError(
+                "packed weights cannot be loaded straight to the disk: load the model to its devices, and "
+                "offload it with accelerate.dispatch_model then"
+            )
+        return device_map
+
     def update_torch_dtype(self, torch_dtype: torch.dtype | None = None) -> torch.dtype | None:
         """Take note of the type asked for: weights will be unpacked to it."""
         self._dtype = torch_dtype

@@ -65,3 +65,9 @@ def test_an_offloaded_model_can_be_frozen_only_before(folder, output):
 def test_from_pretrained_with_a_device_map(folder, output):
     network = UNet2DModel.from_pretrained(folder / "unet", device_map={"": "cpu"})
     assert torch.equal(run(network), output)
+
+
+def test_from_pretrained_straight_to_the_disk_says_what_to_do(folder, tmp_path):
+    places = {"": "cpu", "mid_block": "disk"}
+    with pytest.raises(SettingsError, match=r"offload it with accelerate\.dispatch_model then"):
+        UNet2DModel.from_pretrained(folder / "unet", device_map=places, offload_folder=tmp_path)
