@@ -20,7 +20,7 @@ from pages._workspace import SOLVED
 PATIENCE_S = 30.0
 CUSTOM = [40, 2, 3, 8, 1.0, 2.0, 0.5, 0.2, 0.01, 1e-4, 1e-3]
 PARTS = (
-    "seen timer status start stop resume losses previews doctor result log download".split()  # noqa: SIM905
+    "seen timer status start stop resume losses previews doctor result log download keep step".split()  # noqa: SIM905
 )
 
 
@@ -155,6 +155,7 @@ def test_a_run_starts_is_followed_and_stops(solved, registry, gate):
     until(lambda: not run.alive)
     after = named(distill.on_tick(name, asked["seen"]))
     assert after["resume"].visible and after["start"].visible and not after["timer"].active
+    assert after["step"].visible and not first["step"].visible and not first["keep"].visible
     assert "before training began" in after["status"]
     gate.set()
     again = named(distill.on_resume(name, after["seen"]))
