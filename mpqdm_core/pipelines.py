@@ -112,11 +112,12 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):  # type: ignore[misc]  # d
         if isinstance(generators, list) and len(generators) != len(labels):
             raise SettingsError(f"expected one generator per label, {len(labels)}, got {len(generators)}")
 
+        # First: some samplers say only then how loud the noise they start from is.
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         x = self._starting_noise(len(labels), generators, latents)  # (N, C, h, w)
         guided = guidance_scale != NO_GUIDANCE
         null = torch.full_like(labels, self.null_class)  # (N,)
         network_labels = torch.cat([null, labels]) if guided else labels  # (2N,) or (N,)
-        self.scheduler.set_timesteps(num_inference_steps, device=x.device)
         taken = inspect.signature(self.scheduler.step).parameters  # samplers without noise have neither
         noisy = {k: v for k, v in {"eta": eta, "generator": generators}.items() if k in taken}
         for timestep in self.progress_bar(self.scheduler.timesteps):
