@@ -50,9 +50,9 @@ def _run(solved: Solved) -> tuple[Any, bytes]:
             "weighting": settings.weighting,
             "scope": settings.scope,
             "grid": choice.rounding.grid,
-            "extra_groups": settings.extra_groups,
-            "locked": len(settings.locked),
-            "exempt changes": len(solved.changed),
+            "plan.extra_groups": settings.extra_groups,  # with a dot: in files, not in the table
+            "plan.locked_layers": len(settings.locked),
+            "plan.other_exempt_layers": len(solved.changed),
         },
         hashes={"table": solved.table.content_hash} | ({} if model is None else {"model": model}),
         layers=solved.layers,

@@ -11,7 +11,7 @@
     const reset = node("button", { type: "button", class: "mpq-small", onclick: () => { zoom.value = "1"; view = { x: 0.5, y: 0.5 }; place(); } }, "Whole pictures");
     const bar = node("div", { class: "mpq-inline" }, node("label", { for: zoom.id }, "Zoom all pictures"), zoom, told, reset);
     const grid = node("div", { class: "mpq-matrix", tabindex: 0, role: "group", "aria-label": "Pictures of the runs; arrow keys move, plus and minus zoom" });
-    const empty = node("p", { class: "mpq-hint" }, "No pictures yet: they come with the first finished cell.");
+    const empty = node("p", { class: "mpq-hint" }, "No pictures yet: cells and comparisons have some, plans alone have none.");
     root.append(bar, grid, empty);
     let view = { x: 0.5, y: 0.5 }, held = null; // the point of every picture that is in the middle, as shares
 
