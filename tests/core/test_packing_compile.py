@@ -7,9 +7,7 @@ import pytest
 triton = pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing"),
-    pytest.mark.filterwarnings(
-        "ignore:TRITON_DEFAULT_FP_FUSION:UserWarning"
-    ),  # of Triton 3.9
+    pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION:UserWarning"),  # of Triton 3.9
 ]
 
 from triton.backends.compiler import GPUTarget  # noqa: E402 - behind the skip
