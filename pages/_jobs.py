@@ -14,7 +14,7 @@ from mpqdm_core.progress import Report
 
 Value = TypeVar("Value")
 INTERVAL_S = 0.3  # between two updates of the page
-PATIENCE_S = 1.0  # Stop answers after this at the latest; a button pressed meanwhile would be lost
+PATIENCE_S = 0.3  # Stop answers after this at the latest; a button pressed meanwhile would be lost
 WAITING = "waiting for the stopped work to end"
 OUT_OF_MEMORY = "There was not enough memory. Nothing is lost: choose fewer samples or a smaller model."
 MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")

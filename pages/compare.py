@@ -127,7 +127,7 @@ def wire(ctx: Context, page: Compare) -> None:
     )
     ended = [page.status, page.stop]
     drawing.failure(on_ended, None, ended, **QUIET)  # a last word of progress may come after Stop was heard
-    page.stop.click(on_ended, None, ended, cancels=[drawing], **QUIET)
+    page.stop.click(None, cancels=[drawing])  # the failure says so, once Draw can be pressed again
     page.sets.wire(ctx)
     page.adapters.wire(ctx, page.status)
     others = [page.classes, page.asked.sampler, page.asked.prompts]

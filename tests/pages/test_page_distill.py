@@ -157,9 +157,9 @@ def test_a_run_starts_is_followed_and_stops(solved, registry, gate):
     assert after["resume"].visible and after["start"].visible and not after["timer"].active
     assert after["step"].visible and not first["step"].visible and not first["keep"].visible
     assert "before training began" in after["status"]
-    gate.set()
     again = named(distill.on_resume(name, after["seen"]))
     assert again["timer"].active
+    gate.set()
     until(lambda: run.state is RunState.FINISHED)
     assert "Finished" in named(distill.on_tick(name, again["seen"]))["status"]
 
