@@ -9,7 +9,8 @@ takes the plan with the least predicted error at no more effective bits than tha
 from the same seeds; PSNR is against full precision's, FID and class accuracy on the features of
 sprites-encoder. `lead_db` is how far ours is ahead of the closest peer, `fid_ratio` ours over the best
 peer's at the same bits. Peers that are not installed are named in the notes. `--quick` is a few pictures at
-2 bits with 2 steps: it shows that everything runs, no more.
+2 bits with 2 steps: it shows that everything runs, no more. Finished rows are kept in runs/peers: the command
+goes on where it was killed, and measures nothing twice for the same model and versions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks._peers_kept import KeptRows
 from benchmarks._peers_methods import PEERS, Peer
 from benchmarks._peers_ours import WAYS, Ours, measure_ours
 from benchmarks._peers_table import ROWS, Row, markdown
@@ -47,6 +49,7 @@ from mpqdm_core.zoo.quality import encode_real
 MODEL, SEED = "sprites-ldm", 0
 FIRST_PICTURE = 5_000_000  # noise that nothing was calibrated on
 WIDTHS, AHEAD = (2, 3, 4, 8), (2, 3)  # bits; those where ours shall be ahead
+RUN = Path("runs/peers")
 KIB = 2**10
 SAME = 1e-4  # of the largest prediction: a loaded network may add in another order
 
@@ -217,10 +220,18 @@ def main() -> None:
         print("none of the peers is installed: pip install -r requirements-peers.txt -c constraints.txt")
         return
     bench = Bench(QUICK if quick else FULL)
+    versions = {peer.package: version(peer.package) for peer in there}
+    about = {"model": bench.denoiser.content_hash, "scale": asdict(bench.scale), "versions": versions}
+    kept = KeptRows(RUN / ("quick.json" if quick else "rows.json"), about)
     rows: list[Row] = []
     for bits in bench.scale.widths:
         for peer in (peer for peer in there if bits in peer.widths):
-            rows += [row := bench.row(peer, bits), bench.our_row(row)]
+            pair = kept.get(peer.name, bits)
+            if pair is None:
+                pair = [row := bench.row(peer, bits), bench.our_row(row)]
+                kept.put(peer.name, bits, pair)
+                print(markdown(pair).splitlines()[-2:], flush=True)
+            rows += pair
     notes = [f"{peer.package} {version(peer.package)}: {peer.limits}." for peer in there]
     notes += [f"Not installed: {', '.join(missing)}; see requirements-peers.txt."] if missing else []
     notes += [f"Quick run: {bench.scale.pictures} pictures, too few for FID."] if quick else []

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks import peers
+from benchmarks._peers_kept import KeptRows
 from benchmarks._peers_methods import PEERS, Peer
 from benchmarks._peers_table import Row, markdown
 
@@ -25,6 +26,14 @@ def test_effective_bits_count_tables_and_layers_that_were_left_out():
     bits, covered = Counted().effective_bits(network, WEIGHTS, 2)
     assert bits == pytest.approx((2 * 4096 + 16 * 10 + 2 * 4 + 16 * 2048) / 6144)
     assert covered == pytest.approx(2 / 3)
+
+
+def test_kept_rows_come_back_for_the_same_model_and_versions_only(tmp_path):
+    path, pair = tmp_path / "rows.json", [row("a", 2, 20.0, 3.0), row("ours at a's bits", 2, 21.0, 2.0)]
+    KeptRows(path, {"model": "x", "widths": (2, 3)}).put("a", 2, pair)
+    again = KeptRows(path, {"model": "x", "widths": (2, 3)})
+    assert again.get("a", 2) == pair and again.get("a", 3) is None
+    assert KeptRows(path, {"model": "y", "widths": (2, 3)}).get("a", 2) is None
 
 
 def row(method, bits, psnr, fid):
