@@ -13,7 +13,9 @@ from pages._quick_start import no_collecting  # isort: split
 
 import gradio as gr
 
+from mpqdm_core.thread_priority import take_turns_often
 from pages import learn, shell
+from pages._light_sessions import use_light_sessions
 from pages._theme import launch_settings
 from pages._warm import warm_up
 
@@ -29,12 +31,14 @@ def build_app() -> gr.Blocks:
         demo.queue(max_size=64)  # now: gradio makes its server anew, which takes longer once there are tabs
         shell.build()
     learn.build(demo)
+    use_light_sessions()
     return demo
 
 
 def main() -> None:
     """Serve the page; heavy libraries are imported in the background, after the first page."""
     demo = build_app()
+    take_turns_often()
     warm_up()
     gc.freeze()  # the page itself stays for good
     demo.launch(

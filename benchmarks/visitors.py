@@ -34,6 +34,7 @@ from benchmarks.startup import ROOT, free_port, wait_for_server
 P95_BAR_MS, GROWTH_BAR = 300.0, 1.1
 PATIENCE_S = 120.0
 DRAGS, PAUSE_S = 8, (0.5, 2.5)
+SLIDER_STEP = 0.05
 DRAW_SHARE = 0.1  # of the visits
 WARM_UP = 0.1  # share of the time whose answers are not counted
 SEED = 0
@@ -45,6 +46,7 @@ class Event:
 
     number: int
     trigger: int
+    queued: bool  # else it is answered directly, without a place in the queue
     inputs: tuple[str, ...]  # elem_id of each input, or "" for one without
     values: tuple[Any, ...]
 
@@ -84,6 +86,7 @@ def find_event(config: Mapping[str, Any], name: str, kind: str) -> Event:
                 return Event(
                     number=entry["id"],
                     trigger=target,
+                    queued=entry["queue"] is not False,
                     inputs=tuple(components[i].get("elem_id") or "" for i in entry["inputs"]),
                     values=tuple(components[i].get("value") for i in entry["inputs"]),
                 )
@@ -98,6 +101,7 @@ class Visitor:
         self._client = httpx.Client(base_url=address, timeout=PATIENCE_S)
         self._tally, self._chance = tally, random.Random(SEED + number)
         self._slider = find_event(config, "weight-bits", "input")
+        self._link = find_event(config, "weight-bits", "change")  # the address bar follows
         self._statistic = find_event(config, "statistic", "input")
         self._draw = find_event(config, "draw", "click")
 
@@ -105,35 +109,46 @@ class Visitor:
         """Come again and again until `end`; times before `counted_from` are not kept."""
         while time.monotonic() < end:
             session = uuid.uuid4().hex[:10]
-            self._timed("open", counted_from, lambda: self._client.get("/").raise_for_status())
+            self._open(counted_from)
             for _ in range(DRAGS):
                 if time.monotonic() >= end:
                     break
                 time.sleep(self._chance.uniform(*PAUSE_S))
-                bits = round(self._chance.uniform(1.5, 6.0), 2)
+                bits = round(self._chance.uniform(1.5, 6.0) / SLIDER_STEP) * SLIDER_STEP
                 began = time.monotonic()
-                if self._ask(self._slider.body(session, weight_bits=bits)) and began > counted_from:
+                if self._ask(self._slider, session, weight_bits=bits) and began > counted_from:
                     self._tally.allocate_ms.append((time.monotonic() - began) * 1e3)
+                self._timed("link", counted_from, self._link, session, weight_bits=bits)
             chosen = self._chance.choice(["kurtosis", "crest", "range_ratio"])
-            body = self._statistic.body(session, statistic=chosen)
-            self._timed("outliers", counted_from, lambda body=body: self._ask(body))
+            self._timed("outliers", counted_from, self._statistic, session, statistic=chosen)
             if self._chance.random() < DRAW_SHARE:
-                body = self._draw.body(session, count=1)
-                self._timed("draw", counted_from, lambda body=body: self._ask(body))
+                self._timed("draw", counted_from, self._draw, session, count=1)
             self._tally.visits += 1
 
-    def _timed(self, name: str, counted_from: float, work: Any) -> None:
+    def _open(self, counted_from: float) -> None:
         began = time.monotonic()
         try:
-            work()
+            self._client.get("/").raise_for_status()
         except httpx.HTTPError as error:
-            self._tally.errors.append(f"{name}: {error!r}")
+            self._tally.errors.append(f"open: {error!r}")
+        self._keep("open", began, counted_from)
+
+    def _timed(self, name: str, counted_from: float, event: Event, session: str, **changed: Any) -> None:
+        began = time.monotonic()
+        self._ask(event, session, **changed)
+        self._keep(name, began, counted_from)
+
+    def _keep(self, name: str, began: float, counted_from: float) -> None:
         if began > counted_from:
             self._tally.others.setdefault(name, []).append((time.monotonic() - began) * 1e3)
 
-    def _ask(self, body: Mapping[str, Any]) -> bool:
+    def _ask(self, event: Event, session: str, **changed: Any) -> bool:
         """Send an event and read its answers to the last; whether it was a success."""
+        body = event.body(session, **changed)
         try:
+            if not event.queued:
+                self._client.post("/gradio_api/run/predict", json=body).raise_for_status()
+                return True
             self._client.post("/gradio_api/queue/join", json=body).raise_for_status()
             stream = f"/gradio_api/queue/data?session_hash={body['session_hash']}"
             with self._client.stream("GET", stream) as answers:

@@ -30,6 +30,7 @@ from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.sampling import sample
 from mpqdm_core.teacher import TeacherRecord
+from mpqdm_core.thread_priority import give_way
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +106,7 @@ def run_slice(order: SliceOrder) -> Iterator[SliceEvent]:
     events = queue.SimpleQueue[SliceEvent | BaseException]()
 
     def work() -> None:
+        give_way()
         try:
             events.put(_train(order, events.put))
         except BaseException as error:  # raised again by whoever listens

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpqdm_core.errors import Cancelled, MpqdmError, SettingsError
+from mpqdm_core.thread_priority import give_way
 
 if TYPE_CHECKING:  # none of these is needed to show a page, and all of them import torch
     from mpqdm_core.adapter import Adapter
@@ -212,6 +213,7 @@ class RunRegistry:
 
     def _work_off(self) -> None:
         """Work on whoever is first until the line is empty."""
+        give_way()
         while True:
             with self._guard:
                 if not self._line:

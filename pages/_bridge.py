@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from functools import cache
 from html import escape
 from typing import Any
 
 import gradio as gr
+import orjson
 
 from pages._text import ASSETS
 from pages._theme import SCRIPTS, head, plotly_script
@@ -47,14 +46,4 @@ def view(kind: str, *, label: str, elem_id: str, height: int = 420, **props: Any
 
 def dumps(value: Any) -> str:
     """Compact JSON for a view; NaN and infinities become null, which plotly draws as a gap."""
-    return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    return orjson.dumps(value).decode()

@@ -7,16 +7,16 @@ from typing import Any
 import gradio as gr
 
 from mpqdm_core.board.keep_plan import allocated_run
-from mpqdm_core.errors import DataError
 from pages._ablation_store import library
 from pages._ablation_work import model_hash
 from pages._budget_solve import Solved
 from pages._context import as_sentences
 from pages._html import outcome
+from pages._plan_key import plan_of
 from pages._size import bit_report
 from pages._work import quant_settings
-from pages._workspace import SOLVED
 
+NO_PLAN = "there is no plan yet: move a slider first"
 KEPT = "Kept as a run, {}: it is on the Ablation tab."
 KNOWN = "Kept already, {}: it is on the Ablation tab."
 
@@ -24,9 +24,7 @@ KNOWN = "Kept already, {}: it is on the Ablation tab."
 def on_keep(request: gr.Request, plan: Any) -> str:
     """Keep the plan that is shown; one that is kept already stays as it is, with its note."""
     with as_sentences():
-        solved = SOLVED.get(tuple(plan)) if plan else None
-        if solved is None:
-            raise DataError("there is no plan yet: move a slider first")
+        solved = plan_of(plan, NO_PLAN)
         run, text = _run(solved)
         store = library(request).store
         if store.get(run.id) is not None:

@@ -28,13 +28,13 @@ def everything(solved: Solved, selection: tuple[str | None, int | None]) -> tupl
     return (
         warning(" ".join(solved.allocation.notes)),
         summary(solved),
-        gr.HTML(
+        gr.update(
             fig=dumps(bits_map(table.layer_names, table.layer_start, plan.bits, table.weights_per_channel))
         ),
-        gr.HTML(
+        gr.update(
             fig=dumps(frontier_figure(curves, (plan.mean_bits, float(solved.allocation.predicted_error))))
         ),
-        gr.HTML(
+        gr.update(
             fig=dumps(
                 layer_error_figure(
                     table.layer_names,
@@ -46,8 +46,8 @@ def everything(solved: Solved, selection: tuple[str | None, int | None]) -> tupl
         ),
         search(solved, selection),
         solved.key,
-        gr.HTML(chips=chips(solved)),
-        gr.Button(visible=False),  # there is nothing to measure
+        gr.update(chips=chips(solved)),
+        gr.update(visible=False),  # there is nothing to measure
     )
 
 
@@ -57,20 +57,20 @@ def refused(error: MpqdmError) -> tuple[Any, ...]:
     if isinstance(error, BudgetError) and f"{error.minimum:g}" not in sentence:
         sentence += f" (feasible: {error.minimum:.2f} to {error.maximum:.2f} bits)"
     if isinstance(error, UnknownModelError):  # what is there belongs to another model
-        empty = (gr.HTML(fig="") for _ in range(4))
-        return (warning(sentence), "", *empty, None, gr.skip(), gr.Button(visible=False))
+        empty = (gr.update(fig="") for _ in range(4))
+        return (warning(sentence), "", *empty, None, gr.skip(), gr.update(visible=False))
     if isinstance(error, NotMeasuredError):  # figures of another rounding would be taken for these
         skipped = (gr.skip() for _ in range(4))
         sentence += ". Maps and curves are those from before."
-        return (warning(sentence), "", *skipped, None, gr.skip(), gr.Button(visible=True))
-    return (warning(sentence), *(gr.skip() for _ in range(7)), gr.Button(visible=False))
+        return (warning(sentence), "", *skipped, None, gr.skip(), gr.update(visible=True))
+    return (warning(sentence), *(gr.skip() for _ in range(7)), gr.update(visible=False))
 
 
-def search(solved: Solved, selection: tuple[str | None, int | None]) -> gr.HTML:
+def search(solved: Solved, selection: tuple[str | None, int | None]) -> dict[str, Any]:
     """The paper's search curve of the selected layer."""
     layer = selection[0] if selection[0] in solved.table.layer_names else None
     curve = solved.allocation.search_curves.get(layer) if layer else None
-    return gr.HTML(fig=dumps(search_figure(layer, curve)))
+    return gr.update(fig=dumps(search_figure(layer, curve)))
 
 
 def summary(solved: Solved) -> str:

@@ -56,11 +56,9 @@ class Solved:
     changed: Mapping[str, str | None]  # exempt layers, against the family's rules
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """Finds this result again in the cache."""
-        choice = self.choice
-        changed = str(sorted(self.changed.items()))
-        return (self.work.key, str(choice.rounding), changed, str(choice.settings.as_dict()))
+    def key(self) -> tuple[str, Choice]:
+        """What `solve` needs to make this result again."""
+        return self.work.key, self.choice
 
     @property
     def layers(self) -> tuple[Any, ...]:

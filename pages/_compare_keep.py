@@ -15,8 +15,9 @@ from pages._compare_work import Compared, Variant, comparison_key, plans_of, rea
 from pages._context import as_sentences
 from pages._distill_adapters import Offered
 from pages._html import outcome
+from pages._plan_key import plan_if_any
 from pages._session import workspace
-from pages._workspace import COMPARISONS, SOLVED
+from pages._workspace import COMPARISONS
 
 
 def on_keep(
@@ -34,7 +35,7 @@ def on_keep(
     from pages._compare_adapters import chosen_of
 
     with as_sentences():
-        solved = SOLVED.get(tuple(plan)) if plan else None
+        solved = plan_if_any(plan)
         tuned = chosen_of(adapters)
         order = read_order(workspace(session), classes, seed, count, sampler, prompts)
         found = None if solved is None else COMPARISONS.get(comparison_key(solved, order, tuned))

@@ -8,16 +8,15 @@ from typing import Any
 
 import gradio as gr
 
-from mpqdm_core.errors import DataError
 from pages import _compare_sets as sets
 from pages._context import HEAVY, QUIET, Context, as_sentences
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
+from pages._plan_key import plan_of
 from pages._session import workspace
 from pages._sliders import may_be_empty
 from pages._text import text
 from pages._work import job
-from pages._workspace import SOLVED
 
 STOPPED = "Stopped. The table is the one from before."
 
@@ -85,10 +84,7 @@ def on_model(session: str | None) -> tuple[Any, ...]:
 def on_measure_set(plan: Any, count: Any) -> Iterator[tuple[Any, ...]]:
     """Draw and measure sets, with progress."""
     with as_sentences():
-        solved = SOLVED.get(tuple(plan)) if plan else None
-        if solved is None:
-            raise DataError("there is no plan yet: choose one on Bit budget")
-        for event in stream(job(sets.measure_sets, solved, sets.read_count(count))):
+        for event in stream(job(sets.measure_sets, plan_of(plan), sets.read_count(count))):
             if isinstance(event, Step):
                 words = progress(event.done, event.total, event.message, event.seconds)
                 yield words, gr.Button(visible=True), gr.skip()

@@ -17,7 +17,7 @@ from pages._compare_asked import OWN, as_asked, read_prompts, read_sampler
 from pages._distill_adapters import Offered, student_of
 from pages._exempt import denoiser_with
 from pages._work import ensure_calibration, ensure_denoiser, phase, quant_settings
-from pages._workspace import COMPARISONS, Workspace
+from pages._workspace import COMPARISONS, REFERENCES, Workspace
 
 MAX_PICTURES = 32
 PREVIEWS = 10  # recorded steps that are decoded for the scrubber; the finished picture comes after them
@@ -153,7 +153,10 @@ def _compare(
     denoiser, calibration, settings = prepared(solved, phase(report, 0, phases, "loading"))
     draw = {"labels": order.labels, "seeds": order.seeds, "record": "all"}
     asked = partial(as_asked, sampler=order.sampler, prompts=order.prompts)
-    reference = sample(asked(denoiser), **draw, report=phase(report, 1, phases, "full precision"))
+    reference = REFERENCES.get_or_make(
+        (solved.work.key, tuple(sorted(solved.changed.items())), order),
+        lambda: sample(asked(denoiser), **draw, report=phase(report, 1, phases, "full precision")),
+    )
     shown = np.unique(np.linspace(0, len(reference.timesteps) - 1, PREVIEWS).astype(int))
     first = Variant(
         key="reference", title="full precision", sheet=_sheet(denoiser, reference, shown), comparison=None

@@ -17,7 +17,8 @@ LIGHT = {"concurrency_id": "light", "concurrency_limit": 8}  # arithmetic on tab
 # Nothing is hidden on no component: else gradio tells every output of every event so far about each event's
 # progress, which took more than a second of the first page.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
-LIVE = {**LIGHT, **QUIET, "trigger_mode": "always_last"}  # follows a slider while it moves
+# Follows a slider while it moves. Past gradio's queue: its messages cost as much as the answer.
+LIVE = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 # For events that carry data, such as a clicked point: of several while one is on its way, gradio's
 # "always_last" runs again with the data of the first. So all run, one after the other, and the last one wins.
 CLICK = {"concurrency_id": "click", "concurrency_limit": 1, **QUIET, "trigger_mode": "multiple"}
@@ -39,7 +40,13 @@ class Context:
     opened: dict[str, gr.Tab] = field(default_factory=dict)  # by the name in the link
     linked: dict[str, Any] = field(default_factory=dict)  # name in PageState -> widget
     on_model: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
+    on_plan: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
     on_select: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
+
+    @property
+    def after_opening(self) -> list[tuple[Callable[..., Any], list[Any], list[Any]]]:
+        """What follows when another model is opened, in this order: its first plan is made by one of them."""
+        return [*self.on_model, *self.on_plan]
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from pages._budget_solve import Solved
 from pages._compare_work import prepared
 from pages._distill_adapters import ADAPTERS, Offered, student_of
 from pages._packed_store import STORE, Shown, new_place
+from pages._plan_key import plan_of
 from pages._session import workspace
 from pages._warm import import_all
 from pages._work import bundled_names, ensure_denoiser, phase
-from pages._workspace import SOLVED
 
 PLAN = "plan"
 BUNDLED_LICENCE = "apache-2.0"
@@ -45,9 +45,7 @@ def read_order(plan: Any, chosen: Any, scale_dtype: Any) -> Order:
         DataError: there is no plan, or the fine-tuned model is not kept any more.
     """
     if chosen in (None, "", PLAN):
-        source: Any = SOLVED.get(tuple(plan)) if plan else None
-        if source is None:
-            raise DataError("there is no plan yet: choose one on Bit budget")
+        source: Any = plan_of(plan)
     else:
         source = ADAPTERS.get(chosen)
         if source is None:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from mpqdm_core.errors import Cancelled, MpqdmError
 from mpqdm_core.progress import Report
+from mpqdm_core.thread_priority import give_way
 
 Value = TypeVar("Value")
 INTERVAL_S = 0.3  # between two updates of the page
@@ -64,6 +65,7 @@ def stream(work: Callable[[Report], Value], interval: float = INTERVAL_S) -> Ite
         latest[0] = Step(done=done, total=total, message=message, seconds=time.monotonic() - begin)
 
     def run() -> None:
+        give_way()
         try:
             for thread in list(_ENDING):
                 report(0, 1, WAITING)

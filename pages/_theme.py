@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from pages._kept_page import KeptPage
+from pages._light_sessions import MAX_SESSIONS
 from pages._precomputed import shipped_pictures
 from pages._text import ASSETS
 
@@ -132,6 +135,8 @@ def launch_settings() -> dict[str, Any]:
         "css_paths": [ASSETS / "css" / f"{name}.css" for name in STYLES],
         "head": early_head(),
         "allowed_paths": [str(folder) for folder in (ASSETS / "images", *shipped_pictures())],
+        "state_session_capacity": MAX_SESSIONS,
+        "app_kwargs": {"middleware": [Middleware(KeptPage)]},
         "run_history": False,
         "enable_monitoring": False,
         "footer_links": ["api", "settings"],

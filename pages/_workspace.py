@@ -15,6 +15,7 @@ from pages._precomputed import LayerRow, Precomputed, read_weight
 Value = TypeVar("Value")
 MAX_MODELS = 12  # measurements; the weights of models are bounded in bytes, see _open_models
 MAX_RESULTS = 32
+MAX_REFERENCES = 8
 
 
 class Recent(Generic[Value]):
@@ -144,6 +145,6 @@ class Workspace:
 
 
 WORKSPACES: Recent[Workspace] = Recent(MAX_MODELS)
-ALLOCATIONS: Recent[Any] = Recent(256)
-SOLVED: Recent[Any] = Recent(64)
+ALLOCATIONS: Recent[Any] = Recent(512)
 COMPARISONS: Recent[Any] = Recent(MAX_RESULTS)
+REFERENCES: Recent[Any] = Recent(MAX_REFERENCES)  # pictures of full precision, with all their steps

@@ -11,13 +11,13 @@ from mpqdm_core.errors import MpqdmError
 from pages import _budget_show as show
 from pages import _budget_solve as solving
 from pages._bridge import dumps, view
-from pages._budget_keep import on_keep
+from pages._budget_keep import NO_PLAN, on_keep
 from pages._budget_more import Measuring, More
 from pages._budget_overrides import Overrides
 from pages._context import CLICK, LIGHT, LIVE, QUIET, Context, as_sentences, selected
+from pages._plan_key import plan_if_any, plan_of
 from pages._sliders import may_be_empty
 from pages._text import text
-from pages._workspace import SOLVED
 
 POLICIES = (
     ("optimal · best possible by the table", "optimal"),
@@ -249,13 +249,12 @@ def on_budget(
         solved = solving.solve(session, solving.read_choice(*controls))
     except MpqdmError as err:
         return show.refused(err)
-    SOLVED.put(solved.key, solved)
     return show.everything(solved, selection)
 
 
-def on_search(key: tuple[Any, ...] | None, selection: tuple[str | None, int | None]) -> Any:
+def on_search(key: Any, selection: tuple[str | None, int | None]) -> Any:
     """Show the search curve of another layer."""
-    solved = SOLVED.get(tuple(key)) if key else None
+    solved = plan_if_any(key)
     return gr.skip() if solved is None else show.search(solved, selection)
 
 
@@ -265,21 +264,19 @@ def on_frontier(event: gr.EventData) -> float | Any:
     return gr.skip() if bits is None else min(8.0, max(1.0, round(float(bits) * 20) / 20))
 
 
-def on_write(key: tuple[Any, ...] | None) -> tuple[str, Any]:
+def on_write(key: Any) -> tuple[str, Any]:
     """Write the plan on the page."""
     with as_sentences():
-        solved = SOLVED.get(tuple(key)) if key else None
-        if solved is None:
-            raise gr.Error("There is no plan yet: move a slider first.", print_exception=False)
+        solved = plan_of(key, NO_PLAN)
         return show.plan_text(solved), gr.DownloadButton(value=show.plan_file(solved), interactive=True)
 
 
-def on_layer(key: tuple[Any, ...] | None, event: gr.EventData) -> tuple[Any, Any]:
+def on_layer(key: Any, event: gr.EventData) -> tuple[Any, Any]:
     """Select the layer of a clicked point; the maps follow."""
-    solved = SOLVED.get(tuple(key)) if key else None
+    solved = plan_if_any(key)
     if solved is None:
         return gr.skip(), gr.skip()
     names = solved.table.layer_names
     row = int((event._data or {}).get("x") or 0)
     layer = names[min(max(row, 0), len(names) - 1)]
-    return (layer, None), gr.HTML(selected=dumps({"layer": layer, "channel": None}))
+    return (layer, None), gr.update(selected=dumps({"layer": layer, "channel": None}))

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from mpqdm_core.errors import DataError, LoadError
+from mpqdm_core.errors import LoadError
 from pages import _compare_view as showing
 from pages._bridge import view
 from pages._compare_adapters import AdapterPicker, chosen_of
@@ -19,12 +19,12 @@ from pages._compare_work import MAX_PICTURES, compare_plans, read_order
 from pages._context import HEAVY, QUIET, Context, as_sentences
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
+from pages._plan_key import plan_of
 from pages._precomputed import DEFAULT_MODEL
 from pages._session import workspace
 from pages._sliders import may_be_empty
 from pages._text import text
 from pages._work import job
-from pages._workspace import SOLVED
 
 HINT = outcome("Draw the pictures to see at which denoising step they part from full precision.")
 STOPPED = "Stopped. The pictures below are those from before."
@@ -173,9 +173,7 @@ def on_draw(
 ) -> Iterator[tuple[Any, ...]]:
     """Draw and compare, with progress."""
     with as_sentences():
-        solved = SOLVED.get(tuple(plan)) if plan else None
-        if solved is None:
-            raise DataError("there is no plan yet: choose one on Bit budget")
+        solved = plan_of(plan)
         order = read_order(workspace(session), classes, seed, count, sampler, prompts)
         for event in stream(job(compare_plans, solved, order, chosen_of(adapters))):
             if isinstance(event, Step):

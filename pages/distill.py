@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from mpqdm_core.errors import DataError, MpqdmError, SettingsError
+from mpqdm_core.errors import MpqdmError, SettingsError
 from pages import _distill_show as show
 from pages import _distill_view as showing
 from pages._bridge import view
@@ -20,9 +20,9 @@ from pages._distill_settings import Order, read_order
 from pages._distill_work import RUNS, estimate, measure_speed, train
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
+from pages._plan_key import plan_if_any, plan_of
 from pages._text import text
 from pages._work import job
-from pages._workspace import SOLVED
 
 
 @dataclass(kw_only=True)
@@ -127,7 +127,7 @@ def wire(ctx: Context, page: Distill) -> None:
     inputs, said = [ctx.plan, *page.controls.inputs], [page.intention, page.duration]
     changes = [widget.change for widget in page.controls.inputs]
     gr.on([ctx.opened["distill"].select, *changes], on_plan, inputs, said, **LIVE)
-    ctx.plan.change(on_other_plan, inputs, said, **LIVE)
+    ctx.on_plan.append((on_other_plan, inputs, said))
     gr.context.Context.root_block.load(on_open, ctx.run, page.shown, **LIVE)
     ctx.opened["distill"].select(on_open, ctx.run, page.shown, **LIVE)
     ctx.ticks.tick(on_tick, [ctx.run, page.seen], page.shown, **LIGHT, **QUIET)
@@ -143,7 +143,7 @@ def wire(ctx: Context, page: Distill) -> None:
 
 def on_plan(plan: Any, *widgets: Any) -> tuple[str, str]:
     """Say what a run would do and how long it would take; what is wrong takes the place of the time."""
-    solved = SOLVED.get(tuple(plan)) if plan else None
+    solved = plan_if_any(plan)
     try:
         order = _order(plan, *widgets)
     except MpqdmError as err:
@@ -152,7 +152,7 @@ def on_plan(plan: Any, *widgets: Any) -> tuple[str, str]:
 
 
 def on_other_plan(plan: Any, *widgets: Any) -> tuple[Any, Any]:
-    """The same for a plan made elsewhere, unless that would make the first page wait for torch."""
+    """The same for another model's first plan, unless that would make the first page wait for torch."""
     return on_plan(plan, *widgets) if "torch" in sys.modules else (gr.skip(), gr.skip())
 
 
@@ -211,10 +211,7 @@ def on_measure(plan: Any, *widgets: Any) -> Iterator[str]:
 
 
 def _order(plan: Any, *widgets: Any) -> Order:
-    solved = SOLVED.get(tuple(plan)) if plan else None
-    if solved is None:
-        raise DataError("there is no plan yet: choose one on Bit budget")
-    return read_order(solved, *widgets)
+    return read_order(plan_of(plan), *widgets)
 
 
 def _run(name: Any) -> Any:

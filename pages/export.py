@@ -13,15 +13,15 @@ from pages import _export_view as showing
 from pages._bridge import view
 from pages._compare_adapters import offered_for
 from pages._compare_adapters import on_open as offer_adapters
-from pages._context import HEAVY, LIGHT, LIVE, QUIET, Context, as_sentences
+from pages._context import HEAVY, LIGHT, QUIET, Context, as_sentences
 from pages._export_work import PLAN, export, open_file, read_order
 from pages._html import outcome, progress
 from pages._jobs import Step, stream
 from pages._packed_store import STORE, Shown, offer
+from pages._plan_key import plan_if_any
 from pages._session import workspace
 from pages._text import text
 from pages._work import job
-from pages._workspace import SOLVED
 
 SCALES = (("half precision, 16 bits", "float16"), ("single precision, 32 bits", "float32"))
 STOPPED = "Stopped. What is shown is from before."
@@ -148,8 +148,7 @@ def wire(ctx: Context, page: Export) -> None:
     """Connect the events of the tab."""
     offered = [ctx.session, ctx.plan, page.model]
     ctx.opened["export"].select(on_open, offered, page.model, **LIGHT, **QUIET)
-    ctx.on_model.append((on_open, offered, [page.model]))
-    ctx.plan.change(on_open, offered, page.model, **LIVE)
+    ctx.on_plan.append((on_open, offered, [page.model]))
     heavy: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", **HEAVY}
     exporting = page.start.click(on_export, [ctx.plan, page.model, page.scales], page.shown, **heavy)
     reading = page.upload.upload(on_upload, [page.upload, ctx.session], page.shown, **heavy)
@@ -169,7 +168,7 @@ def wire(ctx: Context, page: Export) -> None:
 def on_open(session: str | None, plan: Any, chosen: Any) -> Any:
     """Offer the plan and the fine-tuned models of this model."""
     with as_sentences():
-        solved = SOLVED.get(tuple(plan)) if plan else None
+        solved = plan_if_any(plan)
         words = "the plan"
         if solved is not None:
             words += f": {solved.choice.settings.policy}, {solved.allocation.plan.mean_bits:.2f} bits"

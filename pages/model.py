@@ -134,7 +134,7 @@ def wire(ctx: Context, page: Model) -> None:
         **HEAVY,
     )
     for event in (loading, measuring):
-        for handler, inputs, outputs in [shown, *ctx.on_model]:
+        for handler, inputs, outputs in [shown, *ctx.after_opening]:
             event.success(handler, inputs, outputs, **LIVE)
     for event in (loading, measuring, *others):
         event.failure(lambda: (outcome(UNCHANGED), gr.Button(visible=False)), **ends)

@@ -15,10 +15,10 @@ from pages._channel import channel_json
 from pages._context import CLICK, LIVE, QUIET, Context, selected
 from pages._figures_outliers import input_range_figure
 from pages._html import warning
+from pages._plan_key import plan_if_any
 from pages._session import workspace
 from pages._size import DEFAULT_STEPS
 from pages._text import text
-from pages._workspace import SOLVED
 
 SIDES = (
     ("weights", "weights"),
@@ -164,10 +164,14 @@ def on_look(
         seen = seeing.look(session, side, statistic, input_statistic, step)
         rows = seeing.offenders(seen, threshold)
     except UnknownModelError as err:  # what is there belongs to another model
-        return warning(str(err)), gr.HTML(fig=""), []
+        return warning(str(err)), gr.update(fig=""), []
     except MpqdmError as err:
         return warning(str(err)), gr.skip(), gr.skip()
-    return f"<p>{seeing.sentence(seen)}</p>", gr.HTML(fig=dumps(seeing.figure(seen, logarithmic, sort))), rows
+    return (
+        f"<p>{seeing.sentence(seen)}</p>",
+        gr.update(fig=dumps(seeing.figure(seen, logarithmic, sort))),
+        rows,
+    )
 
 
 def on_side(session: str | None, side: str) -> tuple[Any, ...]:
@@ -197,7 +201,7 @@ def on_cell(event: gr.EventData) -> tuple[str, int | None]:
 def on_offender(event: gr.SelectData) -> tuple[Any, Any]:
     """Select the channel of a row of the list; the maps follow."""
     layer, channel = str(event.row_value[0]), int(event.row_value[1])
-    return (layer, channel), gr.HTML(selected=dumps({"layer": layer, "channel": channel}))
+    return (layer, channel), gr.update(selected=dumps({"layer": layer, "channel": channel}))
 
 
 def on_channel(session: str | None, selection: tuple[str | None, int | None], plan: Any, side: str) -> Any:
@@ -206,7 +210,7 @@ def on_channel(session: str | None, selection: tuple[str | None, int | None], pl
     if not layer or channel is None:
         return gr.skip()
     try:
-        return gr.HTML(
+        return gr.update(
             channel=channel_json(
                 workspace(session), layer, channel, _bits(plan, layer, channel), prescaled=side != "weights"
             )
@@ -232,7 +236,7 @@ def on_ranges(session: str | None, selection: tuple[str | None, int | None], ste
         return gr.skip()
     layer = selection[0] if selection[0] in stats.layer_names else None
     row = stats.layer_names.index(layer) if layer else 0
-    return gr.HTML(
+    return gr.update(
         fig=dumps(
             input_range_figure(layer, stats.timesteps, stats.low[:, row], stats.high[:, row], int(step or 0))
         )
@@ -240,7 +244,7 @@ def on_ranges(session: str | None, selection: tuple[str | None, int | None], ste
 
 
 def _bits(key: Any, layer: str, channel: int) -> int:
-    solved = SOLVED.get(tuple(key)) if key else None
+    solved = plan_if_any(key)
     if solved is None or layer not in solved.allocation.plan.layer_names:
         return START_BITS
     return int(solved.allocation.plan.layer_bits(layer)[channel])

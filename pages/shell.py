@@ -82,7 +82,7 @@ def connect(ctx: Context, tab: gr.State) -> None:
     start = block.load(
         on_open, None, [ctx.tabs, tab, ctx.session, ctx.selection, ctx.locks, ctx.header, *widgets], **LIVE
     )
-    for handler, inputs, outputs in ctx.on_model:
+    for handler, inputs, outputs in ctx.after_opening:
         start.then(handler, inputs, outputs, **LIVE)
     for handler, inputs, outputs in ctx.on_select:
         ctx.selection.change(handler, inputs, outputs, **LIVE)
@@ -109,7 +109,7 @@ def on_open(request: gr.Request) -> tuple[Any, ...]:
 
 def write_link(
     tab: str, session: str, selection: tuple[str | None, int | None], locks: Mapping[str, int], *values: Any
-) -> gr.HTML:
+) -> dict[str, Any]:
     """Put the state of the page into the address bar."""
     named = dict(zip(WIDGETS, values, strict=True))
     full, kept = named.pop("activations_full"), (named.pop("kept_8"), named.pop("kept_full"))
@@ -124,7 +124,7 @@ def write_link(
     state = PageState(
         tab=tab, model=model_name, layer=selection[0], channel=selection[1], locked=dict(locks), **known
     )
-    return gr.HTML(state=dumps({"query": permalink.encode(state)}))
+    return gr.update(state=dumps({"query": permalink.encode(state)}))
 
 
 def _widget_values(state: PageState, key: str = DEFAULT_MODEL) -> list[Any]:

@@ -38,6 +38,6 @@ def shipped(tmp_path_factory):
 def made_up_model(shipped, monkeypatch):
     monkeypatch.setattr(_precomputed, "DATA", shipped / "data")
     monkeypatch.setattr(_precomputed, "MODELS", shipped / "models")
-    for kept in (_workspace.WORKSPACES, _workspace.ALLOCATIONS, _workspace.SOLVED, _workspace.COMPARISONS):
-        kept.clear()
+    for name in ("WORKSPACES", "ALLOCATIONS", "COMPARISONS", "REFERENCES"):
+        getattr(_workspace, name).clear()
     return synthetic.NAME

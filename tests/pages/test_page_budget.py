@@ -26,9 +26,7 @@ def run(**changes):
 
 
 def figure(outputs):
-    return (
-        json.loads(outputs[2].props["fig"]) if hasattr(outputs[2], "props") else json.loads(outputs[2]["fig"])
-    )
+    return json.loads(outputs[2]["fig"])
 
 
 def test_the_map_follows_the_budget():
@@ -52,7 +50,7 @@ def test_an_impossible_budget_says_the_range_and_keeps_the_rest():
     notice, *others = run(weight_bits=6.0, allowed=[2, 3])
     assert "2" in notice and "3" in notice and "mpq-warning" in notice
     *kept, measurable = others
-    assert all(update == gr.skip() for update in kept) and not measurable.visible
+    assert all(update == gr.skip() for update in kept) and measurable["visible"] is False
 
 
 @pytest.mark.parametrize("value", [None, "four", float("nan"), float("inf")])
@@ -81,12 +79,12 @@ def test_a_model_that_was_not_measured_shows_nothing_of_the_one_before():
     WORKSPACES.put("fresh", Workspace(key="fresh", title="Fresh", source="fresh"))
     notice, summary, *figures, plan, _, measure = budget.on_budget("fresh", (None, None), *controls())
     assert "Fresh has not been measured yet" in notice
-    assert summary == "" and plan is None and measure.visible is False
-    assert [figure.props["fig"] for figure in figures] == [""] * 4
+    assert summary == "" and plan is None and measure["visible"] is False
+    assert [figure["fig"] for figure in figures] == [""] * 4
     sentence, heat, rows = outliers.on_look(
         "fresh", "weights", "kurtosis", "channel_ratio", 0, True, False, None
     )
-    assert "Fresh has not been measured yet" in sentence and heat.props["fig"] == "" and rows == []
+    assert "Fresh has not been measured yet" in sentence and heat["fig"] == "" and rows == []
 
 
 def test_a_locked_layer_keeps_its_bits_inside_the_budget():
@@ -99,7 +97,7 @@ def test_the_search_curve_shows_every_group_count():
     outputs = budget.on_budget(
         synthetic.NAME, (LAYER, 0), *controls(policy="kurtosis")[:5], "none", "layer", {}
     )
-    curve = json.loads(outputs[5].props["fig"])
+    curve = json.loads(outputs[5]["fig"])
     assert len(curve["data"][0]["y"]) == 6
 
 

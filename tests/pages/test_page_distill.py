@@ -15,7 +15,6 @@ from mpqdm_core.runs import Preview, RunRegistry, RunState
 from pages import _budget_solve, _distill_show, _distill_view, _distill_work, distill
 from pages._distill_settings import PRESETS, Knobs, read_order
 from pages._figures_distill import MAX_POINTS, loss_figure, shown
-from pages._workspace import SOLVED
 
 PATIENCE_S = 30.0
 CUSTOM = [40, 2, 3, 8, 1.0, 2.0, 0.5, 0.2, 0.01, 1e-4, 1e-3]
@@ -27,9 +26,7 @@ PARTS = (
 @pytest.fixture
 def solved():
     choice = _budget_solve.read_choice(3, 4, False, list(range(1, 9)), "optimal", "sensitivity", "model", {})
-    found = _budget_solve.solve(synthetic.NAME, choice)
-    SOLVED.put(found.key, found)
-    return found
+    return _budget_solve.solve(synthetic.NAME, choice)
 
 
 @pytest.fixture

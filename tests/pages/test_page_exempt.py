@@ -10,7 +10,7 @@ import synthetic
 from mpqdm_core import permalink
 from mpqdm_core.errors import BudgetError, SettingsError
 from mpqdm_core.permalink import PageState
-from pages import _budget_more, _budget_tables, _exempt, _workspace, budget, shell
+from pages import _budget_more, _budget_tables, _exempt, budget, shell
 from pages import _budget_solve as solving
 from pages._rounding import Rounding
 from pages._session import workspace
@@ -36,7 +36,7 @@ def solve(**changes):
 def test_figures_of_another_rounding_are_not_shown_but_offered(other):
     notice, summary, *_, plan, _, measure = run(**other)
     assert "press Measure" in notice and "mid-rise grid, range search with power 2.4" in notice
-    assert summary == "" and plan is None and measure.visible
+    assert summary == "" and plan is None and measure["visible"]
 
 
 def test_a_table_of_the_other_grid_is_used_once_it_was_measured():
@@ -76,7 +76,7 @@ def test_a_layer_taken_out_of_the_budget_leaves_with_its_channels():
 
 def test_a_layer_put_into_the_budget_needs_its_prices_first():
     notice, *_, measure = run(eight=[], full=[])
-    assert "conv_in" in notice and "press Measure" in notice and measure.visible
+    assert "conv_in" in notice and "press Measure" in notice and measure["visible"]
 
 
 def test_a_layer_that_was_measured_meanwhile_joins_the_budget_and_leaves_it_again():
@@ -111,7 +111,7 @@ def test_a_layer_that_was_measured_meanwhile_joins_the_budget_and_leaves_it_agai
 )
 def test_lists_that_make_no_sense_are_a_sentence(eight, full, words):
     notice, *_, measure = run(eight=eight, full=full)
-    assert words in notice.replace("&#x27;", "'") and not measure.visible
+    assert words in notice.replace("&#x27;", "'") and not measure["visible"]
 
 
 def test_the_lists_and_what_they_change_are_two_ways_to_say_one_thing():
@@ -150,11 +150,10 @@ def test_the_uniform_plan_of_the_comparison_has_no_extra_groups():
 
 def test_a_clicked_point_is_a_layer_of_the_plan_that_is_shown():
     solved = solve(eight=["conv_in", synthetic.layer_names()[0]], full=[])
-    _workspace.SOLVED.put(solved.key, solved)
     event = gr.EventData(None, {"x": 0})
     selection, update = budget.on_layer(solved.key, event)
     assert selection == (synthetic.layer_names()[1], None)
-    assert json.loads(update.props["selected"])["layer"] == synthetic.layer_names()[1]
+    assert json.loads(update["selected"])["layer"] == synthetic.layer_names()[1]
 
 
 def test_the_link_carries_rounding_and_exempt_layers():
@@ -168,4 +167,4 @@ def test_the_link_carries_rounding_and_exempt_layers():
     update = shell.write_link(
         "model", synthetic.NAME, (None, None), {}, *shell._widget_values(state, synthetic.NAME)
     )
-    assert json.loads(update.props["state"])["query"] == permalink.encode(state)
+    assert json.loads(update["state"])["query"] == permalink.encode(state)

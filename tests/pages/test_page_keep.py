@@ -48,7 +48,6 @@ def test_what_was_compared_is_kept_as_runs(monkeypatch, tmp_path):
     work = workspace(None)
     choice = _budget_solve.read_choice(4, 8, False, range(1, 9), "optimal", "sensitivity", "model", {})
     solved = _budget_solve.solve(work.key, choice)
-    _compare_keep.SOLVED.put(solved.key, solved)
     order = [work.key, list(solved.key), [0, 1], 5, 2]
     arguments = (VISITOR, *order)
     with pytest.raises(gr.Error, match="draw the pictures"):

@@ -59,7 +59,6 @@ def test_a_plan_is_kept_once_with_what_it_costs(held):
     work = workspace(None)
     choice = _budget_solve.read_choice(3, 8, False, range(1, 9), "optimal", "sensitivity", "model", {})
     solved = _budget_solve.solve(work.key, choice)
-    _budget_keep.SOLVED.put(solved.key, solved)
     assert "Kept as a run, optimal W3A8" in _budget_keep.on_keep(VISITOR, list(solved.key))
     (run,) = held.store.runs()
     plan = BitPlan.from_json(held.read(run.plan).decode())
@@ -73,6 +72,5 @@ def test_a_plan_is_kept_once_with_what_it_costs(held):
     other = _budget_solve.solve(
         work.key, _budget_solve.read_choice(3, 4, False, range(1, 9), "optimal", "sensitivity", "model", {})
     )
-    _budget_keep.SOLVED.put(other.key, other)
     _budget_keep.on_keep(VISITOR, list(other.key))
     assert len(held.store.runs()) == 2

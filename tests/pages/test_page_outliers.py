@@ -36,7 +36,7 @@ def test_the_sentence_counts_the_layers_that_hold_the_outliers():
 def test_inputs_are_shown_by_timestep():
     sentence, update, _ = look(side="activations", inputs="absmax", step=3)
     assert f"timestep {synthetic.outlier_map().timesteps[3]}" in sentence
-    assert json.loads(update.props["fig"])["meta"]["layer_only"]
+    assert json.loads(update["fig"])["meta"]["layer_only"]
 
 
 @pytest.mark.parametrize("threshold", ["many", float("nan")])
@@ -83,4 +83,4 @@ def test_a_click_on_a_row_selects_its_channel_everywhere():
 
     selection, update = outliers.on_offender(Event())
     assert selection == (LAYER, 7)
-    assert json.loads(update.props["selected"]) == {"layer": LAYER, "channel": 7}
+    assert json.loads(update["selected"]) == {"layer": LAYER, "channel": 7}

@@ -74,7 +74,7 @@ def test_the_link_says_what_the_widgets_say(made_up_model):
     )
     widgets = dict(zip(shell.WIDGETS, shell._widget_values(state), strict=True))
     update = shell.write_link("budget", made_up_model, ("a.b", 1), {"a.b": 3}, *widgets.values())
-    query = json.loads(update.props["state"])["query"]
+    query = json.loads(update["state"])["query"]
     assert query == permalink.encode(state)
 
 
@@ -89,4 +89,4 @@ def test_a_link_to_an_unknown_model_opens_the_bundled_one():
 def test_a_half_emptied_widget_does_not_break_the_link(made_up_model):
     values = dict(zip(shell.WIDGETS, shell._widget_values(PageState()), strict=True))
     update = shell.write_link("model", made_up_model, (None, None), {}, *(values | {"seed": None}).values())
-    assert json.loads(update.props["state"])["query"] == "v=1"
+    assert json.loads(update["state"])["query"] == "v=1"

@@ -1,0 +1,132 @@
+"""Many visitors at once: their sessions, the page they open, and the threads of long work."""
+
+import asyncio
+import os
+import sys
+import threading
+from types import SimpleNamespace
+
+import gradio as gr
+import httpx
+import pytest
+from gradio.state_holder import SessionState
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from mpqdm_core.thread_priority import LOWER, give_way
+from pages._kept_page import KeptPage
+from pages._light_sessions import LightHolder, LightSession
+
+
+@pytest.fixture
+def blocks():
+    with gr.Blocks() as made:
+        gr.State({"a": 1})
+        gr.Textbox("as built", label="Words")
+    return made
+
+
+def component(blocks, kind):
+    return next(number for number, block in blocks.blocks.items() if isinstance(block, kind))
+
+
+def test_a_light_session_has_what_gradio_s_has_but_no_copies(blocks):
+    light, usual = LightSession(blocks), SessionState(blocks)
+    assert vars(light).keys() == vars(usual).keys()
+    assert usual.config_values and not light.config_values
+    assert light.blocks_config.blocks == usual.blocks_config.blocks
+
+
+def test_what_one_visitor_changes_another_does_not_see(blocks):
+    words, state = component(blocks, gr.Textbox), component(blocks, gr.State)
+    first, second = LightSession(blocks), LightSession(blocks)
+    first[words] = changed = gr.Textbox("changed", render=False)
+    first[state] = {"a": 2}
+    first._update_config(words)
+    first._update_value_in_config(words, "typed")
+    assert first[words] is changed and first[state] == {"a": 2}
+    assert second[words] is blocks.blocks[words] and second[state] == {"a": 1}
+    assert not first.config_values.keys() - {state}
+
+
+def test_the_session_unused_for_longest_is_forgotten(blocks):
+    holder = LightHolder()
+    holder.set_blocks(SimpleNamespace(default_config=blocks.default_config, state_session_capacity=2))
+    state = component(blocks, gr.State)
+    for name in ("first", "second"):
+        holder[name][state] = name
+    assert holder["first"][state] == "first"
+    assert holder["third"][state] == {"a": 1}
+    assert set(holder.session_data) == {"first", "third"}
+
+
+class Site:
+    """An app that counts how often it had to make its page."""
+
+    def __init__(self, status=200):
+        self.made, self.status = 0, status
+        self.app = Starlette(
+            routes=[Route("/", self.page, methods=["GET", "POST"]), Route("/config", self.page)],
+            middleware=[Middleware(KeptPage)],
+        )
+
+    async def page(self, request):
+        self.made += 1
+        return HTMLResponse(
+            f"{request.url} made {self.made}", self.status, headers={"x-made": str(self.made)}
+        )
+
+    def ask(self, path, method="GET", **headers):
+        async def answer():
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+                return await client.request(method, path, headers=headers)
+
+        return asyncio.run(answer())
+
+
+def test_the_page_is_made_once_and_the_same_for_every_link():
+    site = Site()
+    first, second = site.ask("/"), site.ask("/?v=1&weight_bits=3")
+    assert site.made == 1 and first.content == second.content and first.headers == second.headers
+
+
+@pytest.mark.parametrize(
+    "headers", [{"host": "other"}, {"x-forwarded-host": "b.org"}, {"x-forwarded-proto": "https"}]
+)
+def test_another_address_has_another_page(headers):
+    site = Site()
+    site.ask("/")
+    assert "made 2" in site.ask("/", **headers).text
+    assert "made 2" in site.ask("/", **headers).text and "made 1" in site.ask("/").text
+
+
+@pytest.mark.parametrize(("path", "method"), [("/?deep_link=x", "GET"), ("/", "POST"), ("/config", "GET")])
+def test_nothing_but_the_page_is_kept(path, method):
+    site = Site()
+    assert "made 1" in site.ask(path, method).text and "made 2" in site.ask(path, method).text
+
+
+def test_an_error_is_not_kept():
+    site = Site(status=500)
+    site.ask("/")
+    site.status = 200
+    assert site.ask("/").status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_a_thread_gives_way_alone():
+    seen = []
+
+    def work():
+        give_way()
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [max(before, LOWER)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
