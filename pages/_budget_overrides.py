@@ -10,7 +10,7 @@ import gradio as gr
 import pandas as pd
 
 from mpqdm_core.errors import SettingsError
-from pages._context import LIVE, Context, as_sentences
+from pages._context import FOLLOWED, LIVE, Context, as_sentences
 from pages._session import workspace
 
 HEAD = ["Layer", "Weights", "Locked to"]
@@ -62,10 +62,10 @@ class Overrides:
         """Change the locks, then solve again."""
         held = [ctx.session, ctx.locks, ctx.selection]
         for event in (
-            self.lock.click(on_lock, [*held, self.bits], [ctx.locks, self.table], **LIVE),
-            self.free.click(on_free, held, [ctx.locks, self.table], **LIVE),
-            self.clear.click(on_clear, held[:1], [ctx.locks, self.table], **LIVE),
-            self.table.input(on_edit, [ctx.session, ctx.locks, self.table], [ctx.locks], **LIVE),
+            self.lock.click(on_lock, [*held, self.bits], [ctx.locks, self.table], **FOLLOWED),
+            self.free.click(on_free, held, [ctx.locks, self.table], **FOLLOWED),
+            self.clear.click(on_clear, held[:1], [ctx.locks, self.table], **FOLLOWED),
+            self.table.input(on_edit, [ctx.session, ctx.locks, self.table], [ctx.locks], **FOLLOWED),
         ):
             event.then(solve, inputs, outputs, **LIVE)
         ctx.on_model.append((lock_table, [ctx.session, ctx.locks], [self.table]))

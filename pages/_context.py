@@ -17,8 +17,10 @@ LIGHT = {"concurrency_id": "light", "concurrency_limit": 8}  # arithmetic on tab
 # Nothing is hidden on no component: else gradio tells every output of every event so far about each event's
 # progress, which took more than a second of the first page.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
-# Follows a slider while it moves. Past gradio's queue: its messages cost as much as the answer.
+# Follows a slider while it moves. Past gradio's queue, whose messages cost as much as the answer; but only
+# the queue tells the page that a state changed, so what sets a state that others follow is FOLLOWED.
 LIVE = {**QUIET, "queue": False, "trigger_mode": "always_last"}
+FOLLOWED = {**LIGHT, **QUIET, "trigger_mode": "always_last"}
 # For events that carry data, such as a clicked point: of several while one is on its way, gradio's
 # "always_last" runs again with the data of the first. So all run, one after the other, and the last one wins.
 CLICK = {"concurrency_id": "click", "concurrency_limit": 1, **QUIET, "trigger_mode": "multiple"}

@@ -12,7 +12,7 @@ from mpqdm_core.errors import MpqdmError
 from mpqdm_core.permalink import PageState
 from pages import _exempt, _guide, ablation, budget, compare, distill, export, model, outliers
 from pages._bridge import dumps, serve_scripts, view
-from pages._context import LIVE, QUIET, Context
+from pages._context import FOLLOWED, LIVE, QUIET, Context
 from pages._precomputed import DEFAULT_MODEL, Precomputed
 from pages._session import workspace
 
@@ -80,7 +80,10 @@ def connect(ctx: Context, tab: gr.State) -> None:
     widgets = [ctx.linked[name] for name in WIDGETS]
     block = gr.context.Context.root_block
     start = block.load(
-        on_open, None, [ctx.tabs, tab, ctx.session, ctx.selection, ctx.locks, ctx.header, *widgets], **LIVE
+        on_open,
+        None,
+        [ctx.tabs, tab, ctx.session, ctx.selection, ctx.locks, ctx.header, *widgets],
+        **FOLLOWED,
     )
     for handler, inputs, outputs in ctx.after_opening:
         start.then(handler, inputs, outputs, **LIVE)

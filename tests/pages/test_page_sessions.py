@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
+import app
 from mpqdm_core.thread_priority import LOWER, give_way
 from pages._kept_page import KeptPage
 from pages._light_sessions import LightHolder, LightSession
@@ -49,6 +50,19 @@ def test_what_one_visitor_changes_another_does_not_see(blocks):
     assert first[words] is changed and first[state] == {"a": 2}
     assert second[words] is blocks.blocks[words] and second[state] == {"a": 1}
     assert not first.config_values.keys() - {state}
+
+
+def test_what_sets_a_state_that_others_follow_goes_through_the_queue():
+    config = app.build_app().get_config_file()
+    followed = {
+        target for entry in config["dependencies"] for target, event in entry["targets"] if event == "change"
+    }
+    states = {entry["id"] for entry in config["components"] if entry["type"] == "state"} & followed
+    assert states
+    past_the_queue = [entry for entry in config["dependencies"] if entry["queue"] is False]
+    assert past_the_queue and not [
+        entry["api_name"] for entry in past_the_queue if states & set(entry["outputs"])
+    ]
 
 
 def test_the_session_unused_for_longest_is_forgotten(blocks):
