@@ -113,14 +113,18 @@ class Bench:
             self._records[seed] = TeacherRecord.load(path)
         return self._records[seed]
 
-    def draw(self, denoiser: Denoiser, seed: int) -> Samples:
-        """The evaluated pictures of a seed."""
+    def path(self, cell: Cell, ending: str) -> Path:
+        """A file of a cell."""
+        return self.folder / f"{cell.key}{ending}"
+
+    def draw(self, denoiser: Denoiser, seed: int, count: int | None = None) -> Samples:
+        """The evaluated pictures of a seed, or the first `count` of them."""
         first = FIRST_PICTURE + seed * self.scale.pictures
-        classes = denoiser.num_classes or 1
+        classes, count = denoiser.num_classes or 1, count or self.scale.pictures
         return sample(
             denoiser,
-            labels=[picture % classes for picture in range(self.scale.pictures)],
-            seeds=range(first, first + self.scale.pictures),
+            labels=[picture % classes for picture in range(count)],
+            seeds=range(first, first + count),
             batch_size=self.scale.batch,
         )
 
@@ -153,15 +157,18 @@ class Bench:
             self.record(cell.seed),
             settings,
             rounding,
-            checkpoint=self.folder / f"{cell.key}.state",
+            checkpoint=self.path(cell, ".state"),
         ).adapter
         return apply_adapter(self.denoiser, calibration, adapter), dict(adapter.losses)
 
+    def kept(self, cell: Cell) -> dict[str, Any] | None:
+        """Every figure of a cell that was measured already."""
+        path = self.path(cell, ".json")
+        return json.loads(path.read_text()) if path.exists() else None
+
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Every figure of a cell; kept."""
-        path = self.folder / f"{cell.key}.json"
-        if path.exists():
-            kept: dict[str, Any] = json.loads(path.read_text())
+        if (kept := self.kept(cell)) is not None:
             return kept
         start = time.monotonic()
         student, losses = self.student(cell)
@@ -197,7 +204,8 @@ class Bench:
                 "sfid_real": sets.sfid_to_real.value if sets.sfid_to_real else None,
                 "class_accuracy": sets.class_accuracy.value if sets.class_accuracy else None,
             }
-        np.save(self.folder / f"{cell.key}.npy", drawn.images[:GRID_PICTURES])
+        np.save(self.path(cell, ".npy"), drawn.images[:GRID_PICTURES])
+        path = self.path(cell, ".json")
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(content, indent=2))
         os.replace(partial, path)
@@ -207,7 +215,8 @@ class Bench:
         """Ten pictures of each recipe at one setting, full precision on top; seed 0."""
         done = {entry["recipe"] for entry in measured if entry["setting"] == setting and entry["seed"] == 0}
         drawn = [Cell(setting=setting, recipe=recipe, seed=0) for recipe in self.recipes if recipe in done]
-        rows = [self.teacher(0).images[:GRID_PICTURES], *(np.load(self.path(cell, ".npy")) for cell in drawn)]
+        teacher = self.draw(self.denoiser, 0, min(GRID_PICTURES, self.scale.pictures))
+        rows = [teacher.images, *(np.load(self.path(cell, ".npy")) for cell in drawn)]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         Image.fromarray(sheet).save(path)
 
@@ -216,7 +225,7 @@ def measure_cells(bench: Bench, planned: Sequence[Cell], minutes: float) -> list
     """Compute what is missing until the time is up; return what is there."""
     deadline, measured = time.monotonic() + 60 * minutes, []
     for cell in planned:
-        if time.monotonic() > deadline and not bench.path(cell, ".json").exists():
+        if time.monotonic() > deadline and bench.kept(cell) is None:
             continue
         measured.append(bench.measure(cell))
         entry = measured[-1]
