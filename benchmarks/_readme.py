@@ -8,12 +8,15 @@ Nothing in these tables is typed by hand: a figure that was not measured does no
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _headline_table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+FIGURES, HEADLINE = "figures", "headline"  # names of markers
 CARD_BENCHMARK = "zoo_quality"  # its figures end in the name of a model
 
 
@@ -55,26 +58,34 @@ def of_model(results: dict[str, dict[str, Any]], model: str) -> dict[str, dict[s
     }
 
 
-def fill(text: str, content: str) -> str:
-    """Replace what stands between the markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a table."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
-def documents() -> dict[Path, str]:
-    """The table of every document that has one: all benchmarks, or the figures of one model."""
-    tables = {ROOT / "README.md": table(read_results(None))}
+def fill(text: str, tables: Mapping[str, str]) -> str:
+    """Replace what stands between the markers of each table."""
+    for name, content in tables.items():
+        begin, end = markers(name)
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    return text
+
+
+def documents() -> dict[Path, dict[str, str]]:
+    """The tables of every document that has some, by name of their markers."""
+    tables = {ROOT / "README.md": {FIGURES: table(read_results(None)), HEADLINE: _headline_table.markdown()}}
     for path in sorted(ROOT.glob("assets/models/*/README.md")):
-        if BEGIN in path.read_text(encoding="utf-8"):
-            tables[path] = table(of_model(read_results(CARD_BENCHMARK), path.parent.name))
+        if markers(FIGURES)[0] in path.read_text(encoding="utf-8"):
+            tables[path] = {FIGURES: table(of_model(read_results(CARD_BENCHMARK), path.parent.name))}
     return tables
 
 
 def main() -> None:
     """Rewrite the documents."""
-    for path, content in documents().items():
-        path.write_text(fill(path.read_text(encoding="utf-8"), content), encoding="utf-8")
+    for path, tables in documents().items():
+        path.write_text(fill(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

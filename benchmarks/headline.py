@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._cells import QUICK, SEEDS, SETTINGS, Bench, Cell, Scale, measure_cells, options
+from benchmarks._headline_table import CELLS, write_cells
 from benchmarks._record import RESULTS, Figure, record
 from mpqdm_core.recipes import RECIPES
 
@@ -85,7 +86,9 @@ def main() -> None:
     notes = [json.dumps(asdict(scale)), *(f"{recipe.name}: {recipe.differs}" for recipe in RECIPES.values())]
     repeats = {f"{e['setting']}-{e['recipe']}-{e['seed']}": [e["fid_real"]] for e in measured}
     record("headline", figures=figures_of(measured, len(grid)), repeats=repeats, seed=0, notes=notes)
-    bench.save_grid(measured, planned[0].setting, RESULTS / "headline.png")
+    place = folder if asked.quick else RESULTS
+    write_cells(measured, place / CELLS.name)
+    bench.save_grid(measured, planned[0].setting, place / "headline.png")
 
 
 if __name__ == "__main__":

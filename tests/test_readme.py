@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import _readme
+from benchmarks import _headline_table, _readme, headline
 
 
 @pytest.mark.parametrize("path", _readme.documents(), ids=lambda path: path.parent.name)
@@ -25,3 +25,40 @@ def test_a_missed_bar_is_shown_as_missed():
     rendered = _readme.table({"sampling": {"figures": {"ratio": entry}, "device": "2 cores"}})
     assert "| `sampling.ratio` | 1.5 ratio | 1.3 | **no** |" in rendered
     assert rendered.endswith("Measured on: 2 cores.")
+
+
+def cell(recipe, seed, fid, setting="W2A4"):
+    figures = dict.fromkeys(_headline_table.SHOWN, 1.0)
+    return {
+        "setting": setting,
+        "recipe": recipe,
+        "seed": seed,
+        **figures,
+        "fid_real": fid,
+        "fid_real_teacher": 8.0,
+    }
+
+
+def test_the_headline_s_table_has_the_mean_over_seeds_and_their_range(tmp_path):
+    path = tmp_path / "cells.csv"
+    _headline_table.write_cells([cell("ours", 0, 10.0), cell("ours", 1, 30.0), cell("naive", 0, 50.0)], path)
+    ours, naive = _headline_table.markdown(path).splitlines()[2:4]
+    assert ours.startswith("| W2A4 | ours | 2 | 20.0 (10.0 to 30.0) | 1.0 |")
+    assert naive.startswith("| W2A4 | rounding only | 1 | 50.0 |")
+
+
+def test_the_reduction_is_the_smallest_of_the_seeds_and_needs_all_three():
+    pairs = [(0, 100.0, 20.0), (1, 80.0, 30.0), (2, 50.0, 10.0)]
+    measured = [
+        cell(recipe, seed, fid) for seed, *fids in pairs for recipe, fid in zip(("efficientdm", "ours"), fids)
+    ]
+    found = headline.figures_of(measured, 60)["w2a4_fid_reduction"]
+    assert found.value == pytest.approx(1 - 30 / 80) and found.met
+    assert not headline.figures_of(measured[:4], 60)["w2a4_fid_reduction"].met
+
+
+def test_corrected_is_held_against_the_baseline_in_every_setting():
+    measured = [cell("efficientdm", 0, 40.0), cell("mpqdm-corrected", 0, 30.0)]
+    measured += [cell("efficientdm", 0, 20.0, "W3A6"), cell("mpqdm-corrected", 0, 22.0, "W3A6")]
+    found = headline.figures_of(measured, 60)["corrected_fid_reduction_worst"]
+    assert found.value == pytest.approx(-0.1) and found.met is False
