@@ -13,6 +13,7 @@ from pages._quick_start import no_collecting  # isort: split
 
 import gradio as gr
 
+from mpqdm_core.freed_memory import share_arenas
 from mpqdm_core.thread_priority import take_turns_often
 from pages import learn, shell
 from pages._light_sessions import use_light_sessions
@@ -37,6 +38,7 @@ def build_app() -> gr.Blocks:
 
 def main() -> None:
     """Serve the page; heavy libraries are imported in the background, after the first page."""
+    share_arenas()
     demo = build_app()
     take_turns_often()
     warm_up()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mpqdm_core.errors import Cancelled, MpqdmError
+from mpqdm_core.freed_memory import give_back
 from mpqdm_core.progress import Report
 from mpqdm_core.thread_priority import give_way
 
@@ -73,6 +74,8 @@ def stream(work: Callable[[Report], Value], interval: float = INTERVAL_S) -> Ite
             results.put(("value", work(report)))
         except BaseException as err:  # handed to the page's thread, which raises it again
             results.put(("error", err))
+        finally:
+            give_back()
 
     thread = threading.Thread(target=run, name="mpqdm-job", daemon=True)
     thread.start()

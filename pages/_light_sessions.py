@@ -7,13 +7,14 @@ and the links of this page are its own (`mpqdm_core/permalink.py`).
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
 from gradio import Blocks, State, routes
 from gradio.state_holder import SessionState, StateHolder
 
-MAX_SESSIONS = 200  # the one unused for longest is forgotten; gradio's default is 10,000
+MAX_SESSIONS = 300  # the one unused for longest is forgotten; gradio's default is 10,000
 
 
 class LightSession(SessionState):
@@ -46,6 +47,20 @@ class LightHolder(StateHolder):
         if session_id not in self.session_data:
             self.session_data[session_id] = LightSession(self.blocks)
         return super().__getitem__(session_id)
+
+    def update(self, session_id: str) -> None:
+        """Count the session as used; make room, but not at the cost of one that waits for its turn."""
+        with self.lock:
+            if session_id in self.session_data:
+                self.session_data.move_to_end(session_id)
+            over = len(self.session_data) - self.capacity
+            idle = (name for name in self.session_data if not self._waits(name))
+            for name in list(itertools.islice(idle, max(0, over))):
+                del self.session_data[name]
+                self.time_last_used.pop(name, None)
+
+    def _waits(self, session_id: str) -> bool:
+        return bool(self.blocks._queue.pending_event_ids_session.get(session_id))
 
 
 def use_light_sessions() -> None:

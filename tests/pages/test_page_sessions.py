@@ -65,15 +65,37 @@ def test_what_sets_a_state_that_others_follow_goes_through_the_queue():
     ]
 
 
-def test_the_session_unused_for_longest_is_forgotten(blocks):
+def held(blocks):
+    """Room for two sessions, and what waits in the queue."""
+    waiting = {}
+    queue = SimpleNamespace(pending_event_ids_session=waiting)
+    page = SimpleNamespace(default_config=blocks.default_config, state_session_capacity=2, _queue=queue)
     holder = LightHolder()
-    holder.set_blocks(SimpleNamespace(default_config=blocks.default_config, state_session_capacity=2))
+    holder.set_blocks(page)
+    return holder, waiting
+
+
+def test_the_session_unused_for_longest_is_forgotten(blocks):
+    holder, _ = held(blocks)
     state = component(blocks, gr.State)
     for name in ("first", "second"):
         holder[name][state] = name
     assert holder["first"][state] == "first"
     assert holder["third"][state] == {"a": 1}
     assert set(holder.session_data) == {"first", "third"}
+
+
+def test_a_session_that_waits_for_its_turn_is_not_forgotten(blocks):
+    holder, waiting = held(blocks)
+    state = component(blocks, gr.State)
+    holder["first"][state] = "a plan"
+    waiting["first"] = {"its drawing"}
+    for name in ("second", "third", "fourth"):
+        holder[name]
+    assert set(holder.session_data) == {"first", "fourth"} and holder["first"][state] == "a plan"
+    waiting["first"].clear()
+    holder["fourth"], holder["fifth"]
+    assert set(holder.session_data) == {"fourth", "fifth"}
 
 
 class Site:
