@@ -17,8 +17,9 @@ def give_way() -> None:
     Linux only, where every thread has a priority of its own; elsewhere nothing happens.
     """
     if sys.platform == "linux":
+        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWER)
+            os.setpriority(os.PRIO_PROCESS, thread, max(LOWER, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def take_turns_often() -> None:

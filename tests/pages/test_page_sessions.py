@@ -1,9 +1,6 @@
-"""Many visitors at once: their sessions, the page they open, and the threads of long work."""
+"""Many visitors at once: their sessions, and the page they open."""
 
 import asyncio
-import os
-import sys
-import threading
 from types import SimpleNamespace
 
 import gradio as gr
@@ -16,7 +13,6 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 import app
-from mpqdm_core.thread_priority import LOWER, give_way
 from pages._kept_page import KeptPage
 from pages._light_sessions import LightHolder, LightSession
 
@@ -150,19 +146,3 @@ def test_an_error_is_not_kept():
     site.ask("/")
     site.status = 200
     assert site.ask("/").status_code == 200
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_a_thread_gives_way_alone():
-    seen = []
-
-    def work():
-        give_way()
-        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [max(before, LOWER)]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
