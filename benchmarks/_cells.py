@@ -60,12 +60,12 @@ QUICK = Scale(
     steps=2,
     batch_size=2,
     record_pictures=2,
-    pictures=20,
-    real=200,
-    batch=20,
-    calibration=4,
+    pictures=12,
+    real=100,
+    batch=12,
+    calibration=2,
     images_per_step=2,
-    positions=4,
+    positions=2,
 )
 
 

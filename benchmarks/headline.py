@@ -76,7 +76,7 @@ def main() -> None:
     recipes = asked.only.split(",") if asked.only else list(RECIPES)
     scale, folder, planned = Scale(), asked.run, cells(settings, recipes)
     if asked.quick:
-        scale, folder, planned = QUICK, asked.run / "quick", cells(["W2A4"], ["efficientdm", "ours"])[:2]
+        scale, folder, planned = QUICK, asked.run / "quick", cells(["W2A4"], ["naive", "ours"])[:2]
     bench = Bench(folder, scale, RECIPES)
     measure_cells(bench, planned, asked.minutes)
     grid = planned if asked.quick else cells(list(SETTINGS), list(RECIPES))
