@@ -54,7 +54,7 @@ class LightHolder(StateHolder):
             if session_id in self.session_data:
                 self.session_data.move_to_end(session_id)
             over = len(self.session_data) - self.capacity
-            idle = (name for name in self.session_data if not self._waits(name))
+            idle = (name for name in self.session_data if name != session_id and not self._waits(name))
             for name in list(itertools.islice(idle, max(0, over))):
                 del self.session_data[name]
                 self.time_last_used.pop(name, None)

@@ -18,7 +18,7 @@ def pytest_configure(config):
         )
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # before the next file: Python's parser does not bear it
 def loops_gradio_left():
     yield
     with warnings.catch_warnings():

@@ -89,7 +89,11 @@ def test_a_session_that_waits_for_its_turn_is_not_forgotten(blocks):
     for name in ("second", "third", "fourth"):
         holder[name]
     assert set(holder.session_data) == {"first", "fourth"} and holder["first"][state] == "a plan"
+    waiting["fourth"] = {"another"}
+    assert holder["newest"][state] == {"a": 1}  # though everybody before it waits
+    del holder.session_data["newest"]
     waiting["first"].clear()
+    waiting["fourth"].clear()
     holder["fourth"], holder["fifth"]
     assert set(holder.session_data) == {"fourth", "fifth"}
 
