@@ -1,7 +1,4 @@
-"""The rows of the peers benchmark, and their table in README.md between its own markers.
-
-python -m benchmarks._peers_table
-"""
+"""The rows of the peers benchmark, and their table for README.md."""
 
 from __future__ import annotations
 
@@ -11,10 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+RESULTS = Path(__file__).parent / "results" / "peers.json"
 ROWS = "rows"
+SHOWN = {
+    "effective_bits": ".2f",
+    "psnr_db": ".1f",
+    "fid": ".3g",
+    "accuracy": ".3f",
+    "file_kib": ".0f",
+    "load_s": ".2f",
+    "sample_s": ".3f",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,33 +60,35 @@ class Row:
         return asdict(self)
 
 
+def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Each peer's row and the row of this library at its bits."""
+    ours = {(row.bits, row.method): row for row in rows}
+    found = [(row, ours.get((row.bits, ours_at(row.method)))) for row in rows]
+    return [(peer, own) for peer, own in found if own is not None]
+
+
+def ours_at(method: str) -> str:
+    """What this library's row beside a peer's is called."""
+    return f"ours at {method}'s bits"
+
+
 def markdown(rows: Sequence[Row]) -> str:
-    """A table with a line for each method and width."""
+    """A table with a line for each peer and width: its figures, a slash, and ours at its effective bits."""
     lines = [
-        "| bits | method | effective bits | PSNR, dB | FID | accuracy | file, KiB | load, s | s a picture |",
+        "| bits | peer | effective bits | PSNR, dB | FID | accuracy | file, KiB | load, s | s a picture |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in rows:
-        left_out = "" if row.covered == 1 else f" ({row.covered:.0%} of the weights)"
-        lines.append(
-            f"| {row.bits} | {row.method}{left_out} | {row.effective_bits:.2f} | {row.psnr_db:.1f} "
-            f"| {row.fid:.3g} | {row.accuracy:.3f} | {row.file_kib:.0f} | {row.load_s:.2f} "
-            f"| {row.sample_s:.3f} |"
-        )
+    for peer, own in pairs(rows):
+        left_out = "" if peer.covered == 1 else f" ({peer.covered:.0%} of the weights)"
+        cells = [
+            f"{getattr(peer, name):{form}} / {getattr(own, name):{form}}" for name, form in SHOWN.items()
+        ]
+        lines.append(f"| {peer.bits} | {peer.method}{left_out} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Rewrite what stands between the markers of README.md, if both are there."""
+def documented() -> str:
+    """The table and the notes of the results file, for README.md."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     table = markdown([Row(**row) for row in content[ROWS]])
-    notes = "\n".join(f"- {note}" for note in content["notes"])
-    path = ROOT / "README.md"
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        path.write_text(f"{before}{BEGIN}\n\n{table}\n\n{notes}\n\n{END}{after}", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return "\n".join([table, "", *(f"- {note}" for note in content["notes"])])

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _headline_table
+from benchmarks import _headline_table, _peers_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FIGURES, HEADLINE = "figures", "headline"  # names of markers
+FIGURES, HEADLINE, PEERS = "figures", "headline", "peers"  # names of markers
 CARD_BENCHMARK = "zoo_quality"  # its figures end in the name of a model
 
 
@@ -75,7 +75,12 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
 
 def documents() -> dict[Path, dict[str, str]]:
     """The tables of every document that has some, by name of their markers."""
-    tables = {ROOT / "README.md": {FIGURES: table(read_results(None)), HEADLINE: _headline_table.markdown()}}
+    own = {
+        FIGURES: table(read_results(None)),
+        HEADLINE: _headline_table.markdown(),
+        PEERS: _peers_table.documented(),
+    }
+    tables = {ROOT / "README.md": own}
     for path in sorted(ROOT.glob("assets/models/*/README.md")):
         if markers(FIGURES)[0] in path.read_text(encoding="utf-8"):
             tables[path] = {FIGURES: table(of_model(read_results(CARD_BENCHMARK), path.parent.name))}

@@ -33,7 +33,7 @@ from torch import nn
 from benchmarks._peers_kept import KeptRows
 from benchmarks._peers_methods import PEERS, Peer
 from benchmarks._peers_ours import WAYS, Ours, measure_ours
-from benchmarks._peers_table import ROWS, Row, markdown
+from benchmarks._peers_table import ROWS, Row, markdown, ours_at, pairs
 from benchmarks._record import Figure, arguments, record
 from mpqdm_core import CalibrationSettings, calibrate, load_denoiser, sample
 from mpqdm_core.comparison import Comparison, compare
@@ -140,7 +140,7 @@ class Bench:
             size = exported.file_bytes
         effective = quantized.bit_report.effective_bits
         model = self.with_network(loaded, f"ours-{effective}")
-        row = Row.empty(f"ours at {beside.method}'s bits", beside.bits, effective, 1.0, size / KIB, seconds)
+        row = Row.empty(ours_at(beside.method), beside.bits, effective, 1.0, size / KIB, seconds)
         return self._measured(row, model)
 
     def _fresh(self) -> nn.Module:
@@ -192,14 +192,9 @@ def figures_of(rows: Sequence[Row], quick: bool) -> dict[str, Figure]:
     """How far ahead ours is at each width, in the worst case over the peers."""
     figures: dict[str, Figure] = {}
     for bits in sorted({row.bits for row in rows}):
-        pairs = [
-            (peer, ours)
-            for peer in rows
-            for ours in rows
-            if peer.bits == ours.bits == bits and ours.method == f"ours at {peer.method}'s bits"
-        ]
-        lead = min(ours.psnr_db - peer.psnr_db for peer, ours in pairs)
-        ratio = max(ours.fid / peer.fid for peer, ours in pairs)
+        beside = [(peer, ours) for peer, ours in pairs(rows) if peer.bits == bits]
+        lead = min(ours.psnr_db - peer.psnr_db for peer, ours in beside)
+        ratio = max(ours.fid / peer.fid for peer, ours in beside)
         barred = bits in AHEAD and not quick
         figures[f"lead_db_{bits}_bits"] = Figure(
             lead, "dB", bar=0.0 if barred else None, met=lead > 0 if barred else None
@@ -207,7 +202,7 @@ def figures_of(rows: Sequence[Row], quick: bool) -> dict[str, Figure]:
         figures[f"fid_ratio_{bits}_bits"] = Figure(
             ratio, "x", bar=1.0 if barred else None, met=ratio < 1 if barred else None
         )
-        figures[f"peers_{bits}_bits"] = Figure(float(len(pairs)), "peers")
+        figures[f"peers_{bits}_bits"] = Figure(float(len(beside)), "peers")
     return figures
 
 
@@ -230,7 +225,7 @@ def main() -> None:
             if pair is None:
                 pair = [row := bench.row(peer, bits), bench.our_row(row)]
                 kept.put(peer.name, bits, pair)
-                print(markdown(pair).splitlines()[-2:], flush=True)
+                print(markdown(pair).splitlines()[-1], flush=True)
             rows += pair
     notes = [f"{peer.package} {version(peer.package)}: {peer.limits}." for peer in there]
     notes += [f"Not installed: {', '.join(missing)}; see requirements-peers.txt."] if missing else []

@@ -6,6 +6,7 @@ own inputs, to be given again, and streamed statistics of each layer's input at 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mpqdm_core.calibration_journal import CalibrationJournal
 from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.errors import LoadError, SettingsError
 from mpqdm_core.input_stats import LayerInputStats, StatsCollector
@@ -168,7 +170,11 @@ class Calibration:
 
 
 def calibrate(
-    denoiser: Denoiser, settings: CalibrationSettings | None = None, report: Report = silent
+    denoiser: Denoiser,
+    settings: CalibrationSettings | None = None,
+    report: Report = silent,
+    *,
+    checkpoint: str | Path | None = None,
 ) -> Calibration:
     """Sample with the deployment sampler and write down what the network and its layers are given.
 
@@ -176,9 +182,13 @@ def calibrate(
         denoiser: the full-precision model; it is not touched, other callers may sample it meanwhile.
         settings: None takes the defaults.
         report: told every sampling step; may raise `Cancelled`.
+        checkpoint: file that keeps what was heard so far; if it is there, the calibration goes on from it,
+            with the same result. It is deleted at the end.
 
     Raises:
-        DataError: an input is not finite (the sentence names layer and timestep), or a layer did not run.
+        DataError: an input is not finite (the sentence names layer and timestep), a layer did not run, or
+            the checkpoint is of another calibration.
+        LoadError: the checkpoint is damaged.
         SettingsError: memory ran out, or the sampler's settings do not suit the model.
         Cancelled: raised by `report`.
     """
@@ -196,9 +206,15 @@ def calibrate(
     for layer in denoiser.layers:
         if layer.macs > 0:  # a layer that never runs has no input
             network.get_submodule(layer.name).register_forward_pre_hook(collector.watch(layer.name))
+    settings = replace(settings, sampler=sampler)
+    journal = None
+    if checkpoint is not None:
+        journal = CalibrationJournal(checkpoint, _fingerprint(denoiser, settings), collector)
+        journal.listen(network)
     first = FIRST_SEED + settings.seed * settings.samples
     classes = denoiser.num_classes
-    with memory_errors(f"lower the calibration's batch_size, which is {settings.batch_size}"):
+    advice = f"lower the calibration's batch_size, which is {settings.batch_size}"
+    with memory_errors(advice), journal or contextlib.nullcontext():
         sample(
             denoiser.with_network(network, content_hash=denoiser.content_hash),
             labels=None if classes is None else [i % classes for i in range(settings.samples)],
@@ -211,8 +227,20 @@ def calibrate(
         )
         inputs = recorder.finish()
         return Calibration(
-            settings=replace(settings, sampler=sampler),
+            settings=settings,
             denoiser_hash=denoiser.content_hash,
             inputs=inputs,
             layers=collector.finish(inputs.timesteps),
         )
+
+
+def _fingerprint(denoiser: Denoiser, settings: CalibrationSettings) -> str:
+    scheduler = denoiser.pipeline.scheduler
+    parts = [
+        denoiser.content_hash,
+        denoiser.class_names,  # the prompts of a text-to-image model
+        type(scheduler).__name__,
+        {name: value for name, value in scheduler.config.items() if not name.startswith("_")},
+        asdict(settings),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -175,7 +175,7 @@ class _Checkpoint:
             fingerprint = state["fingerprint"]
         except Exception as error:
             raise LoadError(
-                f"the checkpoint {self._path.name} is damaged ({error}): delete it to start again"
+                f"the checkpoint {self._path.name} is damaged: delete it to start again"
             ) from error
         if fingerprint != self._fingerprint:
             raise DataError(

@@ -100,6 +100,22 @@ class StatsCollector:
 
         return on_forward
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything seen so far, and where the choice of rows stands."""
+        layers = {
+            name: {timestep: vars(running) for timestep, running in by_step.items()}
+            for name, by_step in self._running.items()
+        }
+        return {"layers": layers, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same layers, which are watched already."""
+        for name, by_step in state["layers"].items():
+            for timestep, values in by_step.items():
+                running = self._running[name].setdefault(timestep, _Running())
+                vars(running).update(values)
+        self._generator.set_state(state["generator"])
+
     def finish(self, timesteps: Iterable[int]) -> Mapping[str, LayerInputStats]:
         """Return the statistics of every watched layer, slots in the order of `timesteps`.
 

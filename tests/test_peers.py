@@ -64,10 +64,11 @@ def test_the_lead_is_the_smallest_over_all_peers():
     assert peers.figures_of(rows, quick=True)["lead_db_2_bits"].met is None
 
 
-def test_the_table_has_a_line_for_each_row():
-    assert markdown([row("a", 2, 10.04, 8)]).splitlines()[2] == (
-        "| 2 | a | 2.50 | 10.0 | 8 | 0.900 | 1 | 0.10 | 0.100 |"
-    )
+def test_the_table_has_a_line_for_each_peer_with_ours_behind_it():
+    rows = [row("a", 2, 10.04, 8), row("ours at a's bits", 2, 12.0, 6), row("b", 2, 9.0, 9)]
+    assert markdown(rows).splitlines()[2:] == [
+        "| 2 | a | 2.50 / 2.50 | 10.0 / 12.0 | 8 / 6 | 0.900 / 0.900 | 1 / 1 | 0.10 / 0.10 | 0.100 / 0.100 |"
+    ]
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)

@@ -104,7 +104,8 @@ def calibrate_model(asked: argparse.Namespace, report: Report) -> Result:
     from mpqdm_core.loading import load_denoiser
 
     settings = CalibrationSettings(samples=asked.samples, seed=asked.seed)
-    calibration = calibrate(load_denoiser(asked.model), settings, report)
+    partial = asked.out.with_name(asked.out.name + ".calibrating")
+    calibration = calibrate(load_denoiser(asked.model), settings, report, checkpoint=partial)
     calibration.save(asked.out)
     return Result(
         values={"file": str(asked.out), "hash": calibration.content_hash, "timesteps": calibration.timesteps},

@@ -61,7 +61,7 @@ class RunFolder:
             # Written by `save` below, never by somebody else; `load_state_dict` brings it to its device.
             state = torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:
-            raise LoadError(f"{path} is damaged ({error}); delete it to start this run again") from error
+            raise LoadError(f"{path} is damaged: delete it to start this run again") from error
         for name, part in parts.items():
             part.load_state_dict(state[name])
         self.seconds_before = float(state["seconds"])
