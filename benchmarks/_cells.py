@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from PIL import Image
 from mpqdm_core.adapter import apply_adapter
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
-from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.encoding import encode
 from mpqdm_core.finetune_run import finetune
 from mpqdm_core.loading import load_denoiser
@@ -129,9 +129,12 @@ class Bench:
         )
 
     def teacher(self, seed: int) -> Samples:
-        """Full precision's pictures of a seed."""
+        """Full precision's pictures of a seed, kept in the run folder."""
+        name = f"drawn-{seed}-{self.scale.pictures}-{self.denoiser.content_hash[:12]}.npz"
         if seed not in self._teachers:
-            self._teachers[seed] = self.draw(self.denoiser, seed)
+            self._teachers[seed] = kept_samples(
+                self.folder / name, self.denoiser.sampler, lambda: self.draw(self.denoiser, seed)
+            )
         return self._teachers[seed]
 
     def student(self, cell: Cell) -> tuple[QuantizedDenoiser, dict[str, float]]:
@@ -219,6 +222,22 @@ class Bench:
         rows = [teacher.images, *(np.load(self.path(cell, ".npy")) for cell in drawn)]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         Image.fromarray(sheet).save(path)
+
+
+def kept_samples(path: Path, sampler: SamplerSettings, draw: Callable[[], Samples]) -> Samples:
+    """The pictures and latents of a file; drawn and written where there is none."""
+    names = ("images", "latents", "seeds", "labels", "timesteps")
+    if not path.exists():
+        drawn = draw()
+        partial = path.with_name(path.name + ".part")
+        with partial.open("wb") as stream:
+            arrays = {name: getattr(drawn, name) for name in names}
+            np.savez(stream, **{name: array for name, array in arrays.items() if array is not None})
+        os.replace(partial, path)
+        return drawn
+    with np.load(path) as archive:
+        arrays = {name: archive.get(name) for name in names}
+    return Samples(**arrays, settings=sampler, trajectory=None, predictions=None, x0=None)
 
 
 def measure_cells(bench: Bench, planned: Sequence[Cell], minutes: float) -> list[dict[str, Any]]:
