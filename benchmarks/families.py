@@ -10,6 +10,8 @@ of the time, is of all weights up to a thousand million parameters; of larger ne
 layers have a quarter of the channels in and out. `--quick` has a sixteenth of the channels of everything,
 and its tables are of every eighth layer.
 
+What was measured of an architecture is kept in the folder, so that the command goes on where it was killed.
+
 `allocated` counts the architectures that went the whole way, `agreeing` those where family and files list the
 same layers with the same exemptions. `extra_memory_mib` is the largest memory beyond what there was before.
 """
@@ -145,6 +147,7 @@ def sketch(architecture: Architecture) -> nn.Module:
 
 def write_files(network: nn.Module, folder: Path, scale: int) -> None:
     """Shards of bfloat16 with the network's tensors; `scale` divides the channels of every layer."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(SEED)
     pool = torch.randn(POOL_NUMBERS, generator=generator).mul_(WEIGHT_SIZE).bfloat16()
@@ -228,6 +231,18 @@ def _write(shard: dict[str, Tensor], folder: Path) -> dict[str, str]:
     return index
 
 
+def kept(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What a file holds; measured and written where there is none."""
+    if not path.exists():
+        text = json.dumps(measure())
+        print(path.stem, text, flush=True)
+        partial_file = path.with_suffix(".part")
+        partial_file.write_text(text, encoding="utf-8")
+        partial_file.rename(path)
+    result: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(
@@ -236,12 +251,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the channels; under 50 s")
     parser.add_argument("--folder", type=Path, default=Path("runs/families"))
     asked = parser.parse_args()
-    shutil.rmtree(asked.folder, ignore_errors=True)
+    folder = asked.folder / ("quick" if asked.quick else "full")
+    folder.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, float]] = []
     notes = ["weights are random numbers that repeat, and networks were built without memory for weights"]
     for architecture in ARCHITECTURES:
         try:
-            result = analyse(architecture, asked.folder / "transformer", asked.quick)
+            result = kept(
+                folder / f"{architecture.name.replace('/', '-')}.json",
+                partial(analyse, architecture, folder / "transformer", asked.quick),
+            )
         except MpqdmError as error:
             notes.append(f"{architecture.name}: {error}")
             continue
@@ -251,7 +270,6 @@ def main() -> None:
             f"{architecture.name}: {result['parameters'] / 1e6:.0f} million parameters, statistics "
             f"{result['statistics_s']:.0f} s, table and allocation {result['table_s']:.0f} s{scaled}"
         )
-    shutil.rmtree(asked.folder, ignore_errors=True)
     wanted = len(ARCHITECTURES)
     extra = max((result["extra_memory_mib"] for result in results), default=0.0)
     agreeing = sum(result["agreeing"] for result in results)
