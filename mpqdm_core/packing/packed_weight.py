@@ -191,9 +191,9 @@ def read_tables(layout: WeightLayout, channel_map: Tensor, zero_points: Tensor) 
 def weight_params(weight: PackedWeight, tables: ChannelTables) -> WeightParams:
     """The parameters of every channel, in the order of the layer."""
     groups = weight.layout.groups
-    counts = torch.tensor([group.channels for group in groups])
-    bits = torch.tensor([group.bits for group in groups]).repeat_interleave(counts)
-    mid_rise = torch.tensor([group.grid == "mid-rise" for group in groups]).repeat_interleave(counts)
+    of_channel = [group for group in groups for _ in range(group.channels)]
+    bits = torch.tensor([group.bits for group in of_channel])
+    mid_rise = torch.tensor([group.grid == "mid-rise" for group in of_channel])
     device = weight.scale.device
     return WeightParams(
         scale=weight.scale,

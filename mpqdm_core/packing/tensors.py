@@ -103,7 +103,8 @@ def to_memory(tensors: Mapping[str, Tensor], manifest: Manifest) -> dict[str, Te
     Raises:
         LoadError: a tensor has another length than its parts.
     """
-    state = {name: tensor for name, tensor in tensors.items() if name not in stored_tensors(manifest)}
+    stored = stored_tensors(manifest)
+    state = {name: tensor for name, tensor in tensors.items() if name not in stored}
     for name in manifest.packed:
         for blob, parts in ((BYTES, byte_parts(name, manifest)), (SCALES, scale_parts(name, manifest))):
             tensor = tensors.get(f"{name}.{blob}")
