@@ -209,7 +209,7 @@ def calibrate(
     settings = replace(settings, sampler=sampler)
     journal = None
     if checkpoint is not None:
-        journal = CalibrationJournal(checkpoint, _fingerprint(denoiser, settings), collector)
+        journal = CalibrationJournal(checkpoint, calibration_fingerprint(denoiser, settings), collector)
         journal.listen(network)
     first = FIRST_SEED + settings.seed * settings.samples
     classes = denoiser.num_classes
@@ -234,13 +234,14 @@ def calibrate(
         )
 
 
-def _fingerprint(denoiser: Denoiser, settings: CalibrationSettings) -> str:
+def calibration_fingerprint(denoiser: Denoiser, settings: CalibrationSettings) -> str:
+    """Hash of everything that decides a calibration: 64 hex digits."""
     scheduler = denoiser.pipeline.scheduler
     parts = [
         denoiser.content_hash,
         denoiser.class_names,  # the prompts of a text-to-image model
         type(scheduler).__name__,
         {name: value for name, value in scheduler.config.items() if not name.startswith("_")},
-        asdict(settings),
+        asdict(replace(settings, sampler=settings.sampler or denoiser.sampler)),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

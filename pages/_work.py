@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pages._open_models import open_models
 from pages._precomputed import LayerRow, Precomputed
 from pages._session import open_bundled
 from pages._text import ASSETS
+from pages._unfinished import Unfinished
 from pages._warm import import_all
 from pages._workspace import WORKSPACES, Workspace
 
@@ -95,12 +97,12 @@ def ensure_calibration(work: Workspace, report: Report, samples: int = 32) -> An
 def measure(work: Workspace, activation_bits: int | None, samples: int, report: Report) -> Workspace:
     """Calibrate, look at outliers, measure sensitivity and the error table at these activation bits.
 
-    Nothing of the workspace changes before everything is measured.
+    Nothing of the workspace changes before everything is measured; what was stopped is gone on with.
 
     Raises:
         Cancelled: raised by `report`.
     """
-    from mpqdm_core.calibration import CalibrationSettings, calibrate
+    from mpqdm_core.calibration import CalibrationSettings, calibrate, calibration_fingerprint
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.outlier_map import OutlierMap
     from mpqdm_core.outliers import outlier_stats
@@ -108,15 +110,20 @@ def measure(work: Workspace, activation_bits: int | None, samples: int, report: 
     from mpqdm_core.sensitivity import channel_sensitivity
 
     denoiser = ensure_denoiser(work, phase(report, 0, 5, "loading"))
-    calibration = calibrate(
-        denoiser, CalibrationSettings(samples=samples), phase(report, 1, 5, "calibrating")
+    wanted = CalibrationSettings(samples=samples)
+    unfinished = Unfinished(f"{activation_bits}-{calibration_fingerprint(denoiser, wanted)}")
+    calibration = unfinished.calibrated(
+        partial(calibrate, denoiser, wanted, phase(report, 1, 5, "calibrating"))
     )
     settings = QuantSettings(activation_bits=activation_bits)
     stats = outlier_stats(denoiser, calibration, settings.prescale_alpha, phase(report, 2, 5, "outliers"))
     sensitivity = channel_sensitivity(denoiser, calibration, report=phase(report, 3, 5, "sensitivity"))
-    table = measure_error_table(
-        denoiser, calibration, settings, phase(report, 4, 5, "error table"), sensitivity=sensitivity
-    )
+    table = unfinished.measured(
+        partial(
+            measure_error_table, denoiser, calibration, settings, phase(report, 4, 5, "error table"),
+            sensitivity=sensitivity,
+        )
+    )  # fmt: skip
     with work.lock:
         work.calibration = calibration
         work.outliers = OutlierMap.from_stats(stats, table.layer_names)
