@@ -13,6 +13,7 @@ from pages._layers import short, spans
 
 MAX_COLUMNS = 512
 ROW_HEIGHT, MIN_HEIGHT, MAX_HEIGHT = 10, 300, 620
+SIDE_TICKS = 3  # numbers have room on the side axis
 MAP_SHARE = 0.86  # share of the width taken by the map; the rest shows one number a layer
 HEAT = [
     [0.0, "#171a3a"],
@@ -148,9 +149,25 @@ def value_map(
     figure = _figure(layers, sizes, cells, pool, peaks, side_name, None, "%{x:.4g}", axis=axis)
     figure["layout"]["margin"] = {"r": 64}
     if logarithmic:
-        figure["layout"]["xaxis2"] |= {"type": "log", "dtick": "D2"}  # 2 and 5 beside powers of ten
+        figure["layout"]["xaxis2"] |= {"type": "log", **_side_ticks(peaks)}
         _start_bars(figure["data"], peaks)
     return figure
+
+
+def _side_ticks(peaks: np.ndarray) -> dict[str, Any]:
+    """Few round numbers for the narrow logarithmic axis of the side bars."""
+    positive = peaks[np.isfinite(peaks) & (peaks > 0)]
+    if not len(positive):
+        return {}
+    low, high = float(positive.min()), float(positive.max())
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        marks = [digit * 10.0**power for power in powers for digit in digits]
+        shown = [mark for mark in marks if low <= mark <= high]
+        if len(shown) <= SIDE_TICKS:
+            break
+    spread = shown[:: -(-len(shown) // SIDE_TICKS) or 1]
+    return {"tickvals": spread, "ticktext": [f"{mark:g}" for mark in spread]}
 
 
 def _start_bars(traces: Sequence[dict[str, Any]], peaks: np.ndarray) -> None:

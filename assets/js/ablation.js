@@ -152,7 +152,7 @@
         hoverlabel: { bgcolor: page.css("--mpq-card"), bordercolor: line, font: { color: page.css("--mpq-text"), size: 12 }, align: "left" },
         modebar: { bgcolor: "rgba(0,0,0,0)", color: text, activecolor: page.css("--mpq-accent") },
         xaxis: { ...axis, ...themed.layout.xaxis }, yaxis: { ...axis, ...themed.layout.yaxis } };
-      await plotly().react(chart, themed.data, layout, { responsive: true, displaylogo: false, displayModeBar: width < 620 ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "autoScale2d"] });
+      await page.react(plotly(), chart, themed.data, layout, { responsive: true, displaylogo: false, displayModeBar: width < 620 ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "autoScale2d"] });
       if (!listening) { listening = true; listen(); }
       root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
     }

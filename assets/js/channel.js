@@ -66,7 +66,7 @@
           line: { color: page.css("--mpq-warm"), width: bits > 6 ? 0.5 : 1.2 } });
       }
       const soft = page.css("--mpq-text-soft"), line = page.css("--mpq-line");
-      plotly().react(chart, [{ type: "bar", x: bars.x, y: bars.counts, width: bars.width, marker: { color: page.css("--mpq-accent") },
+      page.react(plotly(), chart, [{ type: "bar", x: bars.x, y: bars.counts, width: bars.width, marker: { color: page.css("--mpq-accent") },
         hovertemplate: "%{x:.3g}: %{y} weights<extra></extra>" }],
       { margin: { l: 40, r: 8, t: 8, b: 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes: lines, bargap: 0,
         font: { color: soft, family: page.css("--font"), size: 11 }, uirevision: `${data.layer}-${data.channel}`,

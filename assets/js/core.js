@@ -47,6 +47,14 @@
     page.emit("step", at);
   };
 
+  // Where a page has a <base>, plotly writes the whole address into references to its own clips and gradients, and they
+  // point nowhere once the link in the address bar follows a slider. Without it they are "#name", which always holds.
+  page.react = (plotly, ...what) => {
+    const base = document.querySelector("base[href]"), href = base?.getAttribute("href");
+    base?.removeAttribute("href");
+    try { return plotly.react(...what); } finally { base?.setAttribute("href", href); }
+  };
+
   page.css = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 
   // Replace every "var(--x)" inside a figure by its current colour, so that dark and light share one figure.

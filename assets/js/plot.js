@@ -97,9 +97,12 @@
       chart.style.height = `${(figure.meta && figure.meta.height) || root.dataset.height || 420}px`;
       const themed = page.themed(figure);
       const layout = merge(merge(baseLayout(width), themed.layout), { uirevision: (figure.meta && figure.meta.view) || "keep" });
-      if (width < NARROW && rows()) layout.yaxis = { ...layout.yaxis, ...(figure.meta.narrow_yaxis || {}) };
+      if (width < NARROW && rows()) {
+        layout.yaxis = { ...layout.yaxis, ...(figure.meta.narrow_yaxis || {}) };
+        if (layout.xaxis2) layout.xaxis2 = { ...layout.xaxis2, showticklabels: false }; // they would lie over each other
+      }
       layout.shapes = [...(layout.shapes || []), ...selectionShapes(), ...stepShapes()];
-      await plotly().react(chart, themed.data.map(unpack), layout,
+      await page.react(plotly(), chart, themed.data.map(unpack), layout,
         { responsive: true, displaylogo: false, scrollZoom: false,
           modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"] });
       if (!drawn) { drawn = true; listen(); }

@@ -74,6 +74,18 @@ def test_a_clicked_cell_opens_its_channel_and_its_bits_can_be_tried(visit):
     assert visit.errors == []
 
 
+def test_colour_bars_and_clips_hold_when_the_link_changes(visit):
+    visit.open("tab=outliers&w=3")
+    visit.drawn("outlier-map")
+    references = visit.data(
+        "outlier-map",
+        """[...chart.querySelectorAll('*')].flatMap(node => [node.getAttribute('clip-path'), node.style.fill])
+           .filter(text => text && text.includes('url('))""",
+    )
+    assert any("#g" in text for text in references)  # the gradient of the colour bar
+    assert all("url(#" in text.replace('"', "").replace("'", "") for text in references), references
+
+
 def test_the_selection_is_shared_by_all_maps(visit):
     visit.open("tab=budget&l=mid_block.attentions.0.to_q&c=7")
     visit.drawn("bits-map")

@@ -47,6 +47,19 @@ def test_values_are_coloured_by_their_logarithm_and_shown_as_they_are():
     np.testing.assert_allclose(floats(heat["customdata"])[1], [10, 1000])
 
 
+@pytest.mark.parametrize(
+    ("peaks", "ticks"),
+    [
+        ([4.0, 25.0], ["5", "10", "20"]),
+        ([2.0, 45.0], ["3", "10", "30"]),
+        ([0.02, 3000.0], ["0.1", "10", "1000"]),
+    ],
+)
+def test_the_narrow_side_axis_has_few_round_numbers(peaks, ticks):
+    figure = value_map(LAYERS[:2], np.array([0, 1, 2]), np.array(peaks), name="kurtosis")
+    assert figure["layout"]["xaxis2"]["ticktext"] == ticks
+
+
 def test_channels_without_a_value_are_gaps():
     heat = value_map(LAYERS[:1], np.array([0, 3]), np.array([2.0, np.nan, 4.0]), name="x", logarithmic=False)
     assert np.isnan(floats(heat["data"][0]["z"])[0, 1])
