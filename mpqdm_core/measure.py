@@ -2,16 +2,18 @@
 
 The recorded inputs are given to the full-precision network once more; at each layer, a sample of positions is
 multiplied with the full-precision weight and with all eight rounded weights at once, the input going through
-the deployed input quantizer. Products are float32, sums over rows float64. Memory is bounded: layers are
-taken in groups whose stacked weights fit, and no activation outlives its layer.
+the deployed input quantizer. Products are float32, sums over rows float64. Memory is bounded: where the
+rounded weights of all layers fit, one replay is enough and no activation outlives its layer; of a larger
+model the sampled rows are kept instead, for as many layers as fit, and weights are rounded one at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,17 @@ from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.error_table import BITS, ErrorTable
 from mpqdm_core.errors import SettingsError
-from mpqdm_core.kurtosis import channel_kurtosis
+from mpqdm_core.layer_errors import LayerErrors
 from mpqdm_core.measured_layers import LayerSums, MeasuredLayers
 from mpqdm_core.patches import input_patches
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import PreparedLayer, check_match, prepare_layer
 from mpqdm_core.recording import hooks, memory_errors, replica, spread
-from mpqdm_core.weights import fit_weight, round_weight
 
 MAX_STACK_BYTES = 512 * 2**20  # rounded weights held at one moment
+MAX_ROW_BYTES = 2**30  # sampled rows held at one moment, of a model whose rounded weights are too many
+SEED_STRIDE = 1_000_003  # between the random numbers of two seeds, above any number of layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,48 +56,6 @@ class RowSettings:
         for name in ("images_per_step", "positions"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-
-
-class _Accumulator:
-    """One layer's sums over rows."""
-
-    def __init__(
-        self, layer: nn.Module, spec: LayerSpec, prepared: PreparedLayer, settings: QuantSettings
-    ) -> None:
-        self.spec = spec
-        self.activation = prepared.activation
-        weight = prepared.weight
-        self.kurtosis = channel_kurtosis(weight).cpu().numpy()
-        stack = weight.expand(len(BITS), *weight.shape).flatten(
-            0, 1
-        )  # (8 * O, ...): one search for all widths
-        bits = torch.tensor(BITS).repeat_interleave(spec.out_channels)
-        params = fit_weight(stack, bits, grid=settings.grid, exponent=settings.range_exponent)
-        rounded = round_weight(stack, params).view(len(BITS), *weight.shape)
-        self.rounded = _by_group(rounded, spec.groups)  # (g, K, 8 * O/g)
-        reference = layer.get_parameter("weight").detach().float().unsqueeze(0)
-        self.reference = _by_group(reference, spec.groups)  # (g, K, O/g)
-        self.error = torch.zeros(len(BITS), spec.out_channels, dtype=torch.float64)
-        self.energy = torch.zeros(spec.out_channels, dtype=torch.float64)
-        self.rows = 0
-
-    def add(self, layer: nn.Module, x: Tensor, positions: int, generator: torch.Generator) -> None:
-        """Take in a layer's input at the running timestep."""
-        rounded = self.activation(x)
-        patches, rounded_patches = input_patches(layer, (x, rounded), positions, generator)  # (g, R, K) each
-        y = torch.bmm(patches, self.reference)  # (g, R, O/g)
-        y_rounded = torch.unflatten(
-            torch.bmm(rounded_patches, self.rounded), 2, (len(BITS), -1)
-        )  # (g, R, 8, O/g)
-        squared = y_rounded.sub_(y.unsqueeze(2)).square_().sum(dim=1, dtype=torch.float64)  # (g, 8, O/g)
-        self.error += squared.movedim(0, 1).flatten(1).cpu()
-        self.energy += y.square().sum(dim=1, dtype=torch.float64).flatten().cpu()
-        self.rows += patches.shape[1]
-
-    def sums(self) -> LayerSums:
-        """What was added up, without the weights that it took."""
-        error, energy = self.error.numpy(), self.energy.numpy()
-        return LayerSums(error=error, energy=energy, kurtosis=self.kurtosis, rows=self.rows)
 
 
 def measure_error_table(
@@ -129,7 +90,10 @@ def measure_error_table(
     check_match(denoiser, calibration)
     network = replica(denoiser.network)
     specs = denoiser.quantizable_layers
-    groups = list(_memory_groups(specs))
+    whole = len(list(_split(specs, [_stack_bytes(spec) for spec in specs], MAX_STACK_BYTES))) == 1
+    count = len(calibration.timesteps) * min(rows.images_per_step, calibration.inputs.samples_per_step)
+    sizes = [_row_bytes(spec, count * rows.positions) for spec in specs]
+    groups = [list(specs)] if whole else list(_split(specs, sizes, MAX_ROW_BYTES))
     total = len(specs) + len(groups) * len(calibration.timesteps)
     done = 0
 
@@ -140,11 +104,16 @@ def measure_error_table(
 
     kept = MeasuredLayers(checkpoint, _fingerprint(denoiser, calibration, settings, rows))
     with torch.no_grad(), memory_errors("measure with fewer images per step"):
+        places = {spec.name: place for place, spec in enumerate(specs)}
+        work = _Measurement(network, calibration, settings, rows, advance)
         for group in groups:
-            if all(spec.name in kept for spec in group):
-                done += len(group) + len(calibration.timesteps)
-            else:
-                kept.add(_measure_group(network, group, calibration, settings, rows, advance))
+            missing = [spec for spec in group if spec.name not in kept]
+            done += len(group) - len(missing) + (0 if missing else len(calibration.timesteps))
+            if missing and whole:
+                kept.add(work.together(missing))
+            elif missing:
+                for sums in work.in_turn(missing, places):
+                    kept.add(sums)
     measured = [kept[spec.name] for spec in specs]
     kept.finish()
     report(total, total, "error table measured")
@@ -173,35 +142,106 @@ def measure_error_table(
     )
 
 
-def _measure_group(
-    network: nn.Module,
-    specs: list[LayerSpec],
-    calibration: Calibration,
-    settings: QuantSettings,
-    rows: RowSettings,
-    advance: Callable[[str], None],
-) -> dict[str, LayerSums]:
-    """Prepare some layers, give the network its inputs again, and return their sums by name."""
-    clock = TimestepClock(calibration.timesteps)
-    accumulators = []
-    for spec in specs:
-        advance(f"rounding {spec.name} at 1 to 8 bits")
-        layer = network.get_submodule(spec.name)
-        prepared = prepare_layer(layer, spec, calibration.layers[spec.name], settings, clock)
+class _Measurement:
+    """What all groups of layers have in common."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        calibration: Calibration,
+        settings: QuantSettings,
+        rows: RowSettings,
+        advance: Callable[[str], None],
+    ) -> None:
+        self._network, self._calibration = network, calibration
+        self._settings, self._rows, self._advance = settings, rows, advance
+        self._clock = TimestepClock(calibration.timesteps)
+
+    def together(self, specs: list[LayerSpec]) -> dict[str, LayerSums]:
+        """Round some layers, give the network its inputs again, and sum up in every layer as it runs."""
+        generator = torch.Generator().manual_seed(self._rows.seed)
+        errors, taken = {}, {}
+        for spec in specs:
+            self._advance(f"rounding {spec.name} at 1 to 8 bits")
+            prepared = self._prepared(spec)
+            errors[spec.name] = self._errors(spec, prepared)
+            taken[spec.name] = _Taken(prepared.activation, generator, errors[spec.name].add)
+        self._replay(taken, lambda slot: generator)
+        return {name: error.sums() for name, error in errors.items()}
+
+    def in_turn(self, specs: list[LayerSpec], places: Mapping[str, int]) -> Iterator[dict[str, LayerSums]]:
+        """Keep what some layers are given in one replay, then round and sum up one layer after the other.
+
+        Random numbers belong to a layer or a timestep: the result is the same in any groups.
+
+        Args:
+            specs: of the group.
+            places: of every layer among all, by name.
+        """
+        kept: dict[str, list[tuple[Tensor, Tensor]]] = {spec.name: [] for spec in specs}
+        taken = {
+            spec.name: _Taken(
+                self._prepared(spec).activation,
+                self._generator(places[spec.name]),
+                _keeping(kept[spec.name]),
+            )
+            for spec in specs
+        }
+        self._replay(taken, lambda slot: self._generator(-1 - slot))
+        for spec in specs:
+            self._advance(f"rounding {spec.name} at 1 to 8 bits")
+            error = self._errors(spec, self._prepared(spec))
+            for rows, rounded in kept.pop(spec.name):
+                error.add(rows, rounded)
+            yield {spec.name: error.sums()}
+
+    def _prepared(self, spec: LayerSpec) -> PreparedLayer:
+        layer = self._network.get_submodule(spec.name)
+        prepared = prepare_layer(
+            layer, spec, self._calibration.layers[spec.name], self._settings, self._clock
+        )
         prepared.activation.freeze_()
-        accumulators.append(_Accumulator(layer, spec, prepared, settings))
-    generator = torch.Generator().manual_seed(rows.seed)
-    inputs = calibration.inputs
-    device = next(network.parameters()).device
-    with hooks(clock.attach(network)) as held:
-        for accumulator in accumulators:
-            layer = network.get_submodule(accumulator.spec.name)
-            held.append(layer.register_forward_pre_hook(_listener(accumulator, rows.positions, generator)))
-        for slot, timestep in enumerate(inputs.timesteps):
-            advance(f"measuring {len(specs)} layers at timestep {timestep}")
-            index = spread(inputs.samples_per_step, rows.images_per_step, generator)
-            network(**inputs.arguments(slot, index, device))
-    return {accumulator.spec.name: accumulator.sums() for accumulator in accumulators}
+        return prepared
+
+    def _errors(self, spec: LayerSpec, prepared: PreparedLayer) -> LayerErrors:
+        return LayerErrors(self._network.get_submodule(spec.name), spec, prepared.weight, self._settings)
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Random numbers of a layer (from 0 up) or a timestep (below 0)."""
+        return torch.Generator().manual_seed(self._rows.seed * SEED_STRIDE + number)
+
+    def _replay(self, taken: Mapping[str, _Taken], images: Callable[[int], torch.Generator]) -> None:
+        inputs = self._calibration.inputs
+        device = next(self._network.parameters()).device
+        with hooks(self._clock.attach(self._network)) as held:
+            for name, layer in taken.items():
+                hook = partial(layer.on_forward, self._rows.positions)
+                held.append(self._network.get_submodule(name).register_forward_pre_hook(hook))
+            for slot, timestep in enumerate(inputs.timesteps):
+                self._advance(f"measuring {len(taken)} layers at timestep {timestep}")
+                index = spread(inputs.samples_per_step, self._rows.images_per_step, images(slot))
+                self._network(**inputs.arguments(slot, index, device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """Samples rows of what one layer is given, and hands them on."""
+
+    activation: nn.Module
+    generator: torch.Generator
+    take: Callable[[Tensor, Tensor], None]
+
+    def on_forward(self, positions: int, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        """Listen to a call of the layer."""
+        x = args[0].float()
+        self.take(*input_patches(layer, (x, self.activation(x)), positions, self.generator))
+
+
+def _keeping(held: list[tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], None]:
+    def keep(rows: Tensor, rounded_rows: Tensor) -> None:
+        held.append((rows, rounded_rows))
+
+    return keep
 
 
 def _fingerprint(
@@ -213,35 +253,30 @@ def _fingerprint(
         settings.as_dict(),
         asdict(rows),
         MAX_STACK_BYTES,
+        MAX_ROW_BYTES,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _listener(
-    accumulator: _Accumulator, positions: int, generator: torch.Generator
-) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def on_forward(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        accumulator.add(layer, args[0].float(), positions, generator)
-
-    return on_forward
-
-
-def _memory_groups(specs: tuple[LayerSpec, ...]) -> Iterator[list[LayerSpec]]:
-    """Split the layers into runs whose rounded weights fit into MAX_STACK_BYTES."""
+def _split(specs: tuple[LayerSpec, ...], sizes: Sequence[int], limit: int) -> Iterator[list[LayerSpec]]:
+    """Runs of layers whose sizes add up to no more than the limit; a larger layer stands alone."""
     group: list[LayerSpec] = []
-    size = 0
-    for spec in specs:
-        layer_bytes = (len(BITS) + 1) * 4 * spec.out_channels * spec.weights_per_channel
-        if group and size + layer_bytes > MAX_STACK_BYTES:
+    total = 0
+    for spec, size in zip(specs, sizes, strict=True):
+        if group and total + size > limit:
             yield group
-            group, size = [], 0
+            group, total = [], 0
         group.append(spec)
-        size += layer_bytes
+        total += size
     if group:
         yield group
 
 
-def _by_group(weights: Tensor, groups: int) -> Tensor:
-    """Bring n weights (n, O, I/g, ...) into the shape of one product for each group: (g, K, n * O/g)."""
-    flat = torch.unflatten(weights.flatten(2), 1, (groups, -1))  # (n, g, O/g, K)
-    return flat.permute(1, 3, 0, 2).flatten(2).contiguous()
+def _stack_bytes(spec: LayerSpec) -> int:
+    """Of a layer's weight and its rounded ones."""
+    return (len(BITS) + 1) * 4 * spec.out_channels * spec.weights_per_channel
+
+
+def _row_bytes(spec: LayerSpec, rows: int) -> int:
+    """Of so many rows of a layer's input, as they are and rounded; a row has what all groups see."""
+    return 2 * 4 * rows * spec.weights_per_channel * spec.groups

@@ -136,6 +136,7 @@ def test_groups_of_layers_that_fit_in_memory_give_the_same_table(measured, monke
     denoiser, calibration = measured
     whole = measure_error_table(denoiser, calibration, rows=EVERYTHING)
     monkeypatch.setattr(mpqdm_core.measure, "MAX_STACK_BYTES", 1)
+    monkeypatch.setattr(mpqdm_core.measure, "MAX_ROW_BYTES", 1)
     steps = []
     split = measure_error_table(
         denoiser, calibration, report=lambda done, total, text: steps.append((done, total)), rows=EVERYTHING
@@ -144,9 +145,31 @@ def test_groups_of_layers_that_fit_in_memory_give_the_same_table(measured, monke
     assert steps == [(done, 2 + 2 * 2) for done in range(7)]
 
 
+def test_a_large_model_is_replayed_once_and_its_rows_do_not_depend_on_the_memory(monkeypatch):
+    denoiser, calibration = small_denoiser(), small_calibration()
+    rows = RowSettings(images_per_step=4, positions=5)
+    monkeypatch.setattr(mpqdm_core.measure, "MAX_STACK_BYTES", 1)
+    tables, replays = [], []
+    for limit in (2**30, 300_000, 1):
+        monkeypatch.setattr(mpqdm_core.measure, "MAX_ROW_BYTES", limit)
+        told = []
+        tables.append(
+            measure_error_table(
+                denoiser, calibration, rows=rows, report=lambda *event, told=told: told.append(event)
+            )
+        )
+        replays.append(sum("at timestep" in text for _, _, text in told) // len(calibration.timesteps))
+        assert [done for done, _, _ in told] == list(range(told[0][1] + 1))
+    assert replays[0] == 1 < replays[1] < replays[2] == len(denoiser.quantizable_layers)
+    for other in tables[1:]:
+        np.testing.assert_array_equal(other.error, tables[0].error)
+        np.testing.assert_array_equal(other.energy, tables[0].energy)
+
+
 def test_a_killed_measurement_goes_on_and_gives_the_same_table(measured, monkeypatch, tmp_path):
     denoiser, calibration = measured
-    monkeypatch.setattr(mpqdm_core.measure, "MAX_STACK_BYTES", 1)  # every layer alone
+    monkeypatch.setattr(mpqdm_core.measure, "MAX_STACK_BYTES", 1)
+    monkeypatch.setattr(mpqdm_core.measure, "MAX_ROW_BYTES", 1)  # every layer alone
     whole = measure_error_table(denoiser, calibration, rows=EVERYTHING)
     file, heard = tmp_path / "table.measuring", []
 
