@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Sequence
 
-from mpqdm_core.denoiser import LayerSpec
+import numpy as np
+import torch
+from torch import Tensor
+
 from mpqdm_core.error_table import BITS
 from mpqdm_core.kurtosis import channel_kurtosis
 from mpqdm_core.measured_layers import LayerSums
@@ -14,27 +16,27 @@ from mpqdm_core.weights import fit_weight, round_weight
 
 
 class LayerErrors:
-    """One layer's weight at every bit-width, and the sums so far."""
+    """A layer's weight at every bit-width, or that of some of its output channels, and the sums so far."""
 
-    def __init__(self, layer: nn.Module, spec: LayerSpec, weight: Tensor, settings: QuantSettings) -> None:
+    def __init__(self, reference: Tensor, weight: Tensor, groups: int, settings: QuantSettings) -> None:
         """Round the weight at 1 to 8 bits.
 
         Args:
-            layer: at full precision.
-            spec: of it.
-            weight: the layer's, pre-scaled.
+            reference: (O, ...) at full precision.
+            weight: of the same shape, pre-scaled.
+            groups: of the convolution.
             settings: grid and range search.
         """
+        channels = len(weight)
         self.kurtosis = channel_kurtosis(weight).cpu().numpy()
         stack = weight.expand(len(BITS), *weight.shape).flatten(0, 1)  # (8 * O, ...): one search for all
-        bits = torch.tensor(BITS).repeat_interleave(spec.out_channels)
+        bits = torch.tensor(BITS).repeat_interleave(channels)
         params = fit_weight(stack, bits, grid=settings.grid, exponent=settings.range_exponent)
         rounded = round_weight(stack, params).view(len(BITS), *weight.shape)
-        self._rounded = _by_group(rounded, spec.groups)  # (g, K, 8 * O/g)
-        reference = layer.get_parameter("weight").detach().float().unsqueeze(0)
-        self._reference = _by_group(reference, spec.groups)  # (g, K, O/g)
-        self._error = torch.zeros(len(BITS), spec.out_channels, dtype=torch.float64)
-        self._energy = torch.zeros(spec.out_channels, dtype=torch.float64)
+        self._rounded = _by_group(rounded, groups)  # (g, K, 8 * O/g)
+        self._reference = _by_group(reference.unsqueeze(0), groups)  # (g, K, O/g)
+        self._error = torch.zeros(len(BITS), channels, dtype=torch.float64)
+        self._energy = torch.zeros(channels, dtype=torch.float64)
         self._rows = 0
 
     def add(self, rows: Tensor, rounded_rows: Tensor) -> None:
@@ -50,6 +52,16 @@ class LayerErrors:
         """What was added up, without the weights that it took."""
         error, energy = self._error.numpy(), self._energy.numpy()
         return LayerSums(error=error, energy=energy, kurtosis=self.kurtosis, rows=self._rows)
+
+
+def joined_sums(parts: Sequence[LayerSums]) -> LayerSums:
+    """Sums of all output channels from those of some at a time, over the same rows."""
+    return LayerSums(
+        error=np.concatenate([part.error for part in parts], axis=1),
+        energy=np.concatenate([part.energy for part in parts]),
+        kurtosis=np.concatenate([part.kurtosis for part in parts]),
+        rows=parts[0].rows,
+    )
 
 
 def _by_group(weights: Tensor, groups: int) -> Tensor:

@@ -26,7 +26,7 @@ from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.error_table import BITS, ErrorTable
 from mpqdm_core.errors import SettingsError
-from mpqdm_core.layer_errors import LayerErrors
+from mpqdm_core.layer_errors import LayerErrors, joined_sums
 from mpqdm_core.measured_layers import LayerSums, MeasuredLayers
 from mpqdm_core.patches import input_patches
 from mpqdm_core.progress import Report, silent
@@ -36,6 +36,7 @@ from mpqdm_core.recording import hooks, memory_errors, replica, spread
 
 MAX_STACK_BYTES = 512 * 2**20  # rounded weights held at one moment
 MAX_ROW_BYTES = 2**30  # sampled rows held at one moment, of a model whose rounded weights are too many
+MAX_SLICE_BYTES = 128 * 2**20  # of those, rounded at once; the search takes several times as much
 SEED_STRIDE = 1_000_003  # between the random numbers of two seeds, above any number of layers
 
 
@@ -164,13 +165,15 @@ class _Measurement:
         for spec in specs:
             self._advance(f"rounding {spec.name} at 1 to 8 bits")
             prepared = self._prepared(spec)
-            errors[spec.name] = self._errors(spec, prepared)
+            errors[spec.name] = LayerErrors(
+                self._reference(spec), prepared.weight, spec.groups, self._settings
+            )
             taken[spec.name] = _Taken(prepared.activation, generator, errors[spec.name].add)
         self._replay(taken, lambda slot: generator)
         return {name: error.sums() for name, error in errors.items()}
 
     def in_turn(self, specs: list[LayerSpec], places: Mapping[str, int]) -> Iterator[dict[str, LayerSums]]:
-        """Keep what some layers are given in one replay, then round and sum up one layer after the other.
+        """Keep what some layers are given in one replay, then round and sum up a few channels at a time.
 
         Random numbers belong to a layer or a timestep: the result is the same in any groups.
 
@@ -190,10 +193,21 @@ class _Measurement:
         self._replay(taken, lambda slot: self._generator(-1 - slot))
         for spec in specs:
             self._advance(f"rounding {spec.name} at 1 to 8 bits")
-            error = self._errors(spec, self._prepared(spec))
-            for rows, rounded in kept.pop(spec.name):
-                error.add(rows, rounded)
-            yield {spec.name: error.sums()}
+            yield {spec.name: self._summed(spec, kept.pop(spec.name))}
+
+    def _summed(self, spec: LayerSpec, rows: list[tuple[Tensor, Tensor]]) -> LayerSums:
+        reference, weight = self._reference(spec), self._prepared(spec).weight
+        height = max(1, MAX_SLICE_BYTES * spec.out_channels // _stack_bytes(spec))
+        if spec.groups > 1:  # channels of other groups see other inputs
+            height = spec.out_channels
+        sums = []
+        for start in range(0, spec.out_channels, height):
+            part = slice(start, start + height)
+            errors = LayerErrors(reference[part], weight[part], spec.groups, self._settings)
+            for pair in rows:
+                errors.add(*pair)
+            sums.append(errors.sums())
+        return joined_sums(sums)
 
     def _prepared(self, spec: LayerSpec) -> PreparedLayer:
         layer = self._network.get_submodule(spec.name)
@@ -203,8 +217,8 @@ class _Measurement:
         prepared.activation.freeze_()
         return prepared
 
-    def _errors(self, spec: LayerSpec, prepared: PreparedLayer) -> LayerErrors:
-        return LayerErrors(self._network.get_submodule(spec.name), spec, prepared.weight, self._settings)
+    def _reference(self, spec: LayerSpec) -> Tensor:
+        return self._network.get_submodule(spec.name).get_parameter("weight").detach().float()
 
     def _generator(self, number: int) -> torch.Generator:
         """Random numbers of a layer (from 0 up) or a timestep (below 0)."""

@@ -161,6 +161,10 @@ def test_a_large_model_is_replayed_once_and_its_rows_do_not_depend_on_the_memory
         replays.append(sum("at timestep" in text for _, _, text in told) // len(calibration.timesteps))
         assert [done for done, _, _ in told] == list(range(told[0][1] + 1))
     assert replays[0] == 1 < replays[1] < replays[2] == len(denoiser.quantizable_layers)
+    monkeypatch.setattr(mpqdm_core.measure, "MAX_SLICE_BYTES", 1)  # every output channel by itself
+    alone = measure_error_table(denoiser, calibration, rows=rows)
+    np.testing.assert_allclose(alone.error, tables[0].error, rtol=1e-3)  # products of float32
+    np.testing.assert_array_equal(alone.kurtosis, tables[0].kurtosis)
     for other in tables[1:]:
         np.testing.assert_array_equal(other.error, tables[0].error)
         np.testing.assert_array_equal(other.energy, tables[0].energy)
