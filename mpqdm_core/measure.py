@@ -4,7 +4,8 @@ The recorded inputs are given to the full-precision network once more; at each l
 multiplied with the full-precision weight and with all eight rounded weights at once, the input going through
 the deployed input quantizer. Products are float32, sums over rows float64. Memory is bounded: where the
 rounded weights of all layers fit, one replay is enough and no activation outlives its layer; of a larger
-model the sampled rows are kept instead, for as many layers as fit, and weights are rounded one at a time.
+model the sampled rows are kept instead, for as many layers as fit, and weights are rounded a few channels at
+a time.
 """
 
 from __future__ import annotations

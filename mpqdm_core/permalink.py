@@ -21,6 +21,7 @@ SCOPES = ("layer", "model")
 SIDES = ("weights", "prescaled", "activations")
 STATISTICS = ("kurtosis", "crest", "range_ratio", "outlier_fraction", "energy_share")
 GRIDS = ("mid-rise", "affine")
+SAMPLERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "dpm-solver++", "flow-euler")
 EXEMPTIONS = {"8": "8-bit", "f": "full precision", "b": None}  # b: in the budget
 # What a teacher may take off the page with a link: tabs, and groups of controls by these names.
 HIDEABLE = (
@@ -45,6 +46,7 @@ MAX_CHANNEL = 1_000_000
 MAX_SEED = 2**31 - 1
 MAX_LOCKS = 64
 MAX_CLASSES = 16
+MAX_PROMPTS, MAX_LETTERS = 16, 300  # lines, and letters of a line
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,120}")
 
@@ -74,6 +76,8 @@ class PageState:
     step: int = 0  # which recorded denoising step the activation panels show
     seed: int = 0
     classes: tuple[int, ...] = ()
+    sampler: str = ""  # one of SAMPLERS; empty: the model's own
+    prompts: str = ""  # of a text-to-image model, one a line
     hide: tuple[str, ...] = ()  # names of HIDEABLE, in its order
     lesson: int = 0  # number of the lesson the page was opened from; 0: none
 
@@ -117,6 +121,8 @@ def decode(query: Mapping[str, str]) -> PageState:
         step=_integer(query.get("t"), default.step, 0, 10_000) or 0,
         seed=_integer(query.get("sd"), default.seed, 0, MAX_SEED) or 0,
         classes=_classes(query.get("k")),
+        sampler=_one_of(query.get("sm"), SAMPLERS, default.sampler),
+        prompts=_prompts(query.get("pr")),
         hide=_hidden(query.get("hide")),
         lesson=_integer(query.get("lesson"), default.lesson, 0, MAX_LESSON) or 0,
     )
@@ -145,6 +151,8 @@ def _written(state: PageState) -> dict[str, str]:
         "t": str(state.step),
         "sd": str(state.seed),
         "k": ",".join(str(label) for label in state.classes),
+        "sm": state.sampler,
+        "pr": _prompts(state.prompts),
         "hide": ",".join(state.hide),
         "lesson": str(state.lesson),
     }
@@ -207,6 +215,12 @@ def _code(kept: str | None) -> str:
 def _classes(text: str | None) -> tuple[int, ...]:
     parts = [_integer(part, None, 0, 100_000) for part in (text or "").split(",")[:MAX_CLASSES]]
     return tuple(part for part in parts if part is not None)
+
+
+def _prompts(text: str | None) -> str:
+    """Printable lines, the first of them and their first letters."""
+    lines = (line.strip()[:MAX_LETTERS].strip() for line in (text or "").splitlines())
+    return "\n".join([line for line in lines if line and line.isprintable()][:MAX_PROMPTS])
 
 
 def _hidden(text: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from mpqdm_core.errors import SettingsError
+from mpqdm_core.permalink import MAX_LETTERS, MAX_PROMPTS
 from pages._workspace import Workspace
 
 OWN = ""  # the sampler that the model comes with
@@ -20,7 +21,6 @@ SAMPLERS = {
     "dpm-solver++": "DPM-Solver++",
     "flow-euler": "Euler on flows",
 }
-MAX_PROMPTS, MAX_LETTERS = 16, 300
 
 
 @dataclass(kw_only=True)
@@ -52,11 +52,12 @@ class AskedFields:
         )
 
 
-def offered(work: Workspace) -> tuple[Any, Any]:
-    """The samplers of a model, and prompts where it takes them; both as they were at first."""
+def offered(work: Workspace, sampler: Any, prompts: Any) -> tuple[Any, Any]:
+    """The samplers of a model, and prompts where it takes them; what was there stays where it fits."""
+    kept = sampler if sampler in work.schedulers else OWN
     return (
-        gr.Dropdown(choices=sampler_choices(work.schedulers), value=OWN, interactive=bool(work.schedulers)),
-        gr.Textbox(value="", visible=work.prompted),
+        gr.Dropdown(choices=sampler_choices(work.schedulers), value=kept, interactive=bool(work.schedulers)),
+        gr.Textbox(value=str(prompts or "") if work.prompted else "", visible=work.prompted),
     )
 
 

@@ -14,12 +14,17 @@ from pages._ablation_store import shared_server
 KEPT_S = 7 * 24 * 3600.0  # nobody goes on after a week
 
 
+def keeps_unfinished() -> bool:
+    """Whether a measurement that is stopped goes on when it is started again; a shared server keeps none."""
+    return not shared_server()
+
+
 class Unfinished:
     """The files of one measurement: calibration and error table under way, and a calibration that is done."""
 
     def __init__(self, key: str) -> None:
-        """Files are named after `key`, which stands for model and settings; a shared server keeps none."""
-        self._folder = None if shared_server() else _made(default_folder() / "measuring")
+        """Files are named after `key`, which stands for model and settings."""
+        self._folder = _made(default_folder() / "measuring") if keeps_unfinished() else None
         self._key = key
 
     def calibrated(self, calibrate: Callable[..., Any]) -> Any:

@@ -92,7 +92,7 @@ def build(ctx: Context) -> Compare:
             steps_hint = gr.HTML(HINT, elem_id="steps-hint")
             steps = view("plot", label="Signal to error of the latent at every step", elem_id="steps", fig="")
     sets = SetsPanel.build()
-    ctx.linked |= {"seed": seed, "classes": classes}
+    ctx.linked |= {"seed": seed, "classes": classes, "sampler": asked.sampler, "prompts": asked.prompts}
     ctx.picker = adapters.chosen
     return Compare(
         classes=classes,
@@ -130,19 +130,21 @@ def wire(ctx: Context, page: Compare) -> None:
     page.stop.click(None, cancels=[drawing])  # the failure says so, once Draw can be pressed again
     page.sets.wire(ctx)
     page.adapters.wire(ctx, page.status)
-    others = [page.classes, page.asked.sampler, page.asked.prompts]
-    others += [page.pair, page.metrics, page.steps, page.steps_hint]
-    ctx.on_model.append((on_model, [ctx.session, page.classes], others))
+    asked = [page.classes, page.asked.sampler, page.asked.prompts]
+    others = [*asked, page.pair, page.metrics, page.steps, page.steps_hint]
+    ctx.on_model.append((on_model, [ctx.session, *asked], others))
 
 
-def on_model(session: str | None, chosen: Sequence[Any] | None) -> tuple[Any, ...]:
+def on_model(
+    session: str | None, chosen: Sequence[Any] | None, sampler: Any = OWN, prompts: Any = ""
+) -> tuple[Any, ...]:
     """Offer the classes of the model, and show the comparison that ships with it."""
     with as_sentences():
         work, choices = workspace(session), class_choices(session)
         kept = [index for index in chosen or () if index in range(len(choices))]
         drop = gr.Dropdown(choices=choices, value=kept, multiselect=True, interactive=bool(choices))
         shipped = gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
-        return drop, *offered(work), *shipped, gr.HTML(fig=""), HINT
+        return drop, *offered(work, sampler, prompts), *shipped, gr.HTML(fig=""), HINT
 
 
 def class_choices(session: str | None) -> list[tuple[str, int]]:

@@ -19,10 +19,12 @@ from pages._model_picker import Picker
 from pages._precomputed import DEFAULT_MODEL
 from pages._session import workspace
 from pages._text import text
+from pages._unfinished import keeps_unfinished
 from pages._work import job, measure
 
 UNCHANGED = "Nothing has changed."  # why was said by the failure itself
-STOPPED = "Stopped. What was there before is unchanged; a download goes on from where it was."
+STOPPED = "Stopped. What was there before is unchanged; a download{} goes on from where it was."
+MEASUREMENT = " or a measurement"  # where it is kept
 
 
 @dataclass(kw_only=True)
@@ -139,7 +141,7 @@ def wire(ctx: Context, page: Model) -> None:
     for event in (loading, measuring, *others):
         event.failure(lambda: (outcome(UNCHANGED), gr.Button(visible=False)), **ends)
     page.stop.click(
-        lambda: (outcome(STOPPED), gr.Button(visible=False)),
+        lambda: (outcome(stopped()), gr.Button(visible=False)),
         None,
         [page.status, page.stop],
         cancels=[loading, measuring, *others],
@@ -151,6 +153,11 @@ def wire(ctx: Context, page: Model) -> None:
     ctx.opened["model"].select(on_shelf, None, page.shelf, **LIVE)
     page.to_outliers.click(lambda: gr.Tabs(selected="outliers"), None, ctx.tabs, **QUIET)
     ctx.on_model.append(shown)
+
+
+def stopped() -> str:
+    """What to expect of what was stopped."""
+    return STOPPED.format(MEASUREMENT if keeps_unfinished() else "")
 
 
 def on_show(session: str | None) -> tuple[Any, ...]:

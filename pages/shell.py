@@ -44,6 +44,8 @@ WIDGETS = (
     "step",
     "seed",
     "classes",
+    "sampler",
+    "prompts",
 )
 
 

@@ -5,7 +5,8 @@
 
 A stock `StableDiffusionPipeline`: a CLIP text encoder of two layers, learned together with the U-Net from the
 loss of noise prediction alone, as in latent diffusion's own text-to-image model (Rombach et al. 2022). Each
-time a picture is seen it gets another true caption; one in ten gets none, for classifier-free guidance.
+time a picture is seen it gets another true caption; one in ten gets none, for classifier-free guidance. The
+U-Net starts from that of `sprites-ldm`, which draws on the same latents with the same noise schedule.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ from mpqdm_core.zoo.denoiser_training import (
     train,
 )
 from mpqdm_core.zoo.latents import LatentSet, encode_sprites
+from mpqdm_core.zoo.ldm_start import start_from_ldm_
 from mpqdm_core.zoo.model_folder import MODELS, load_autoencoder, write_model
 from mpqdm_core.zoo.train_autoencoder import LATENT_CHANNELS, TRAIN_STREAM
 from mpqdm_core.zoo.training import RunFolder
@@ -56,7 +58,8 @@ GROUPS = 16
 class TextToImageSettings(TrainingSettings):
     """Everything that decides the trained U-Net and text encoder."""
 
-    steps: int = 12_000
+    steps: int = 3_500
+    batch_size: int = 64
     learning_rate: float = 1e-3
     average_decay: float = 0.999
     block_out_channels: tuple[int, ...] = (64, 128)
@@ -65,6 +68,7 @@ class TextToImageSettings(TrainingSettings):
     text_width: int = 128
     text_layers: int = 2
     text_heads: int = 4
+    start: str = "sprites-ldm"  # bundled model whose U-Net this one starts from; empty for none
 
 
 def prompts(count: int = PROMPTS) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ def prompts(count: int = PROMPTS) -> tuple[str, ...]:
 
 
 def build_networks(settings: TextToImageSettings) -> nn.ModuleDict:
-    """Make the untrained "unet" and "text_encoder"; the U-Net first predicts no noise."""
+    """Make "unet" and "text_encoder" as they are before training; without a start no noise is predicted."""
     levels = len(settings.block_out_channels)
     unet = UNet2DConditionModel(
         sample_size=LATENT_SIDE,
@@ -91,6 +95,11 @@ def build_networks(settings: TextToImageSettings) -> nn.ModuleDict:
         norm_num_groups=GROUPS,
     )
     nn.init.zeros_(unet.conv_out.weight)
+    if settings.start:
+        donor = UNet2DModel.from_pretrained(
+            MODELS / settings.start / "unet", local_files_only=True, use_safetensors=True
+        )
+        start_from_ldm_(unet, donor, null_class=len(sprites.KINDS))
     tokenizer = build_tokenizer(vocabulary())
     text = build_text_encoder(tokenizer, settings.text_width, settings.text_layers, settings.text_heads)
     return nn.ModuleDict({"unet": unet.to(memory_format=torch.channels_last), "text_encoder": text})

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mpqdm_core import permalink
 from mpqdm_core.permalink import PageState, decode, encode
+from mpqdm_core.schedules import SCHEDULERS
 
 LAYER_NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\.[a-z0-9_]{1,6}){0,3}", fullmatch=True)
 STATES = st.builds(
@@ -30,6 +31,10 @@ STATES = st.builds(
     step=st.integers(0, 99),
     seed=st.integers(0, permalink.MAX_SEED),
     classes=st.lists(st.integers(0, 9), max_size=4).map(tuple),
+    sampler=st.sampled_from(["", *permalink.SAMPLERS]),
+    prompts=st.lists(st.from_regex(r"[a-z&%=+#é猫]([a-z ]{0,9}[a-z])?", fullmatch=True), max_size=4).map(
+        "\n".join
+    ),
 )
 
 
@@ -46,7 +51,7 @@ def test_a_default_page_has_a_short_link():
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["tab", "m", "w", "a", "b", "lk", "l", "c", "t", "sd", "k", "x", "g", "r", "ps", "ex"]
+            ["tab", "m", "w", "a", "b", "lk", "l", "c", "t", "sd", "k", "x", "g", "r", "ps", "ex", "sm", "pr"]
         ),
         st.text(),
     )
@@ -57,6 +62,17 @@ def test_any_text_gives_a_state_within_its_ranges(query):
     assert state.tab in permalink.TABS
     assert set(state.allowed_bits) <= set(range(1, 9))
     assert 0 <= state.seed <= permalink.MAX_SEED
+    assert state.sampler in ("", *permalink.SAMPLERS)
+
+
+def test_samplers_are_those_of_the_library():
+    assert set(permalink.SAMPLERS) == set(SCHEDULERS)
+
+
+def test_prompts_are_printable_lines_within_the_limits():
+    text = "  a cat \n\n\x07bell\n" + "x" * 400 + "\n" + "a dog\n" * 30
+    lines = decode({"pr": text}).prompts.split("\n")
+    assert lines == ["a cat", "x" * permalink.MAX_LETTERS, *["a dog"] * (permalink.MAX_PROMPTS - 2)]
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "four", "", "1e999"])

@@ -80,12 +80,18 @@ def test_what_was_drawn_otherwise_is_another_comparison(work):
 
 
 def test_the_list_offers_what_the_model_can_and_starts_with_its_own(work):
-    sampler, prompts = _compare_asked.offered(work)
+    sampler, prompts = _compare_asked.offered(work, "flow-euler", "")
     assert sampler.choices == [("The model's own", ""), ("DDIM", "ddim"), ("Euler", "euler")]
     assert (sampler.value, sampler.interactive, prompts.visible) == ("", True, True)
     work.schedulers, work.prompted = (), False
-    sampler, prompts = _compare_asked.offered(work)
-    assert (sampler.interactive, prompts.visible) == (False, False)
+    sampler, prompts = _compare_asked.offered(work, "euler", "a cat")
+    assert (sampler.value, sampler.interactive) == ("", False)
+    assert (prompts.value, prompts.visible) == ("", False)
+
+
+def test_what_was_asked_stays_where_it_fits_the_model(work):
+    sampler, prompts = _compare_asked.offered(work, "euler", "a cat")
+    assert (sampler.value, prompts.value) == ("euler", "a cat")
 
 
 def test_every_sampler_of_the_library_has_a_name_on_the_page():

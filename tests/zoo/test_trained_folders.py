@@ -53,7 +53,13 @@ def models(vae, latents, tmp_path_factory):
         lambda network: train_dit.assemble(network, vae), sampler=train_dit.SAMPLER, half=["transformer"],
     )  # fmt: skip
     t2i = train_t2i.TextToImageSettings(
-        **COMMON, block_out_channels=(16, 32), head_channels=8, text_width=16, text_layers=1, text_heads=2
+        **COMMON,
+        block_out_channels=(16, 32),
+        head_channels=8,
+        text_width=16,
+        text_layers=1,
+        text_heads=2,
+        start="",
     )
     trained(
         root, "sprites-t2i", t2i, train_t2i.trainee(t2i, vae, latents),
