@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mpqdm_core.calibration import Calibration as Calibration
     from mpqdm_core.calibration import CalibrationSettings as CalibrationSettings
     from mpqdm_core.calibration import calibrate as calibrate
+    from mpqdm_core.clip_score import clip_scores as clip_scores
+    from mpqdm_core.clip_score import load_clip as load_clip
     from mpqdm_core.comparison import Comparison as Comparison
     from mpqdm_core.comparison import compare as compare
     from mpqdm_core.denoiser import Denoiser as Denoiser
@@ -96,6 +98,7 @@ _HOME = {
     "bundled_models": "mpqdm_core.bundled",
     "calibrate": "mpqdm_core.calibration",
     "channel_sensitivity": "mpqdm_core.sensitivity",
+    "clip_scores": "mpqdm_core.clip_score",
     "compare": "mpqdm_core.comparison",
     "describe_hub_model": "mpqdm_core.hub",
     "export_packed": "mpqdm_core.packing",
@@ -105,6 +108,7 @@ _HOME = {
     "frontier": "mpqdm_core.allocation",
     "get_recipe": "mpqdm_core.recipes",
     "inspect_packed": "mpqdm_core.packing",
+    "load_clip": "mpqdm_core.clip_score",
     "load_denoiser": "mpqdm_core.loading",
     "load_packed": "mpqdm_core.packing",
     "measure_error_table": "mpqdm_core.measure",
@@ -153,6 +157,7 @@ __all__ = [
     "bundled_models",
     "calibrate",
     "channel_sensitivity",
+    "clip_scores",
     "compare",
     "describe_hub_model",
     "export_packed",
@@ -162,6 +167,7 @@ __all__ = [
     "frontier",
     "get_recipe",
     "inspect_packed",
+    "load_clip",
     "load_denoiser",
     "load_packed",
     "measure_error_table",

@@ -15,7 +15,9 @@ from mpqdm_core.errors import DataError, LoadError, SettingsError
 from mpqdm_core.progress import Report
 
 if TYPE_CHECKING:
+    from mpqdm_core.clip_score import ClipJudge
     from mpqdm_core.denoiser import Denoiser
+    from mpqdm_core.intervals import Estimate
     from mpqdm_core.sampling import Samples
 
 NOTE = "samples.json"  # in the folder of pictures: what they are
@@ -40,6 +42,11 @@ def add_commands(commands: Any) -> None:
     compare.add_argument(
         "--sets", action="store_true", help="also as sets (FID and its kin) on the bundled encoder's features"
     )
+    compare.add_argument(
+        "--clip",
+        metavar="MODEL",
+        help="also CLIP score, of text-to-image models: a folder or owner/name of the Hub",
+    )
     add_output(compare)
     compare.set_defaults(work=hold_against)
 
@@ -48,8 +55,10 @@ def draw(asked: argparse.Namespace, report: Report) -> Result:
     """Write one PNG a seed; those that are there are not drawn again."""
     from PIL import Image
 
-    denoiser = _drawn_with(asked, report)
+    denoiser = _as_asked(_drawn_with(asked, report), asked)
     note = {"model": denoiser.content_hash, "sampler": repr(denoiser.sampler), "classes": asked.classes}
+    if asked.prompts:
+        note["prompts"] = asked.prompts
     _check_folder(asked.out, note)
     missing = [seed for seed in _seeds(asked) if not _file(asked.out, seed).exists()]
     for seeds in _parts(missing):
@@ -69,31 +78,60 @@ def hold_against(asked: argparse.Namespace, report: Report) -> Result:
     from mpqdm_core.loading import load_denoiser
 
     denoiser = load_denoiser(asked.model)
+    judge = _judge(asked, denoiser)
     student = make_student(asked, denoiser, report)
     if student is None:
         raise SettingsError("there is nothing to compare: give --plan or --adapter")
     seeds = _seeds(asked)
+    denoiser = _as_asked(denoiser, asked)
     reference = _draw(denoiser, asked, seeds, report)
-    candidate = _draw(student.denoiser, asked, seeds, report)
+    candidate = _draw(_as_asked(student.denoiser, asked), asked, seeds, report)
     comparison = compare(reference, candidate, encoder=_encoder(asked), report=report)
     values: dict[str, Any] = {"pictures": comparison.n, "notes": comparison.notes}
     for name in ("image_psnr_db", "image_ssim", "image_mse", "latent_snr_db"):
         metric = getattr(comparison, name)
         if metric is not None:
-            interval = metric.mean.interval
-            values[name] = {
-                "mean": metric.mean.value,
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
-            }
+            values[name] = _written(metric.mean)
     if comparison.distribution is not None:
         for name in ("fid", "sfid", "kid", "precision", "recall", "inception_score"):
             values[name] = {"mean": getattr(comparison.distribution, name).value}
+    if judge is not None:
+        for name, drawn in (("clip_score", candidate), ("clip_score_full_precision", reference)):
+            values[name] = _written(_clip_score(judge, denoiser, drawn, report))
     rows = [
         (name, entry["mean"], _between(entry)) for name, entry in values.items() if isinstance(entry, dict)
     ]
     text = as_table(("metric", "mean", "95% interval"), rows)
     return Result(values=values, text="\n".join([text, *comparison.notes]))
+
+
+def _judge(asked: argparse.Namespace, denoiser: Denoiser) -> ClipJudge | None:
+    """The CLIP model that was asked for, before anything is drawn."""
+    from mpqdm_core.clip_score import load_clip
+    from mpqdm_core.families import FAMILIES
+
+    if asked.clip is None:
+        return None
+    if not FAMILIES[denoiser.family].prompted:
+        raise SettingsError(f"--clip needs a text-to-image model: {denoiser.name} takes no prompts")
+    return load_clip(asked.clip)
+
+
+def _clip_score(judge: ClipJudge, denoiser: Denoiser, drawn: Samples, report: Report) -> Estimate:
+    from mpqdm_core.clip_score import clip_scores
+    from mpqdm_core.intervals import bootstrap_mean
+
+    prompts = [denoiser.class_names[label] for label in drawn.labels] if drawn.labels is not None else []
+    return bootstrap_mean(clip_scores(judge, drawn.images, prompts, report=report), seed=0)
+
+
+def _written(estimate: Estimate) -> dict[str, float | None]:
+    interval = estimate.interval
+    return {
+        "mean": estimate.value,
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+    }
 
 
 def _add_seeds(parser: argparse.ArgumentParser, count: int) -> None:
@@ -102,12 +140,22 @@ def _add_seeds(parser: argparse.ArgumentParser, count: int) -> None:
     parser.add_argument(
         "--classes", type=int, nargs="*", help="numbers, taken in turn; without them all classes are"
     )
+    parser.add_argument(
+        "--prompts", nargs="+", help="of a text-to-image model, taken in turn; without them its own are"
+    )
 
 
 def _seeds(asked: argparse.Namespace) -> list[int]:
     if asked.count < 1:
         raise SettingsError(f"--count must be at least 1, got {asked.count}")
     return list(range(asked.seed, asked.seed + asked.count))
+
+
+def _as_asked(denoiser: Denoiser, asked: argparse.Namespace) -> Denoiser:
+    """The model with the prompts of the command line; they take the place of its classes."""
+    from mpqdm_core.families import with_prompts
+
+    return with_prompts(denoiser, tuple(asked.prompts)) if asked.prompts else denoiser
 
 
 def _draw(denoiser: Denoiser, asked: argparse.Namespace, seeds: list[int], report: Report) -> Samples:
