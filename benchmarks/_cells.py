@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks._drawn import Judge, kept_samples
 from mpqdm_core.adapter import apply_adapter
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
-from mpqdm_core.denoiser import Denoiser, SamplerSettings
-from mpqdm_core.encoding import encode
+from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.encoding import EncodedSet, encode
+from mpqdm_core.families import FAMILIES
 from mpqdm_core.finetune_run import finetune
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import RowSettings
@@ -32,7 +34,7 @@ from mpqdm_core.recipes import Recipe
 from mpqdm_core.sampling import Samples, sample
 from mpqdm_core.teacher import TeacherRecord, record_teacher
 from mpqdm_core.zoo.encoder import load_encoder
-from mpqdm_core.zoo.quality import encode_real
+from mpqdm_core.zoo.quality import Questions, agreement, ask, encode_real, enlarged
 
 MODEL = "sprites-ldm"
 SETTINGS = {"W2A4": (2, 4), "W2A6": (2, 6), "W3A4": (3, 4), "W3A6": (3, 6)}
@@ -86,15 +88,15 @@ class Cell:
 class Bench:
     """What the cells share, computed when first needed and kept in the run folder."""
 
-    def __init__(self, folder: Path, scale: Scale, recipes: Mapping[str, Recipe]) -> None:
-        """Work in `folder`; cells name their recipe by its key in `recipes`."""
+    def __init__(self, folder: Path, scale: Scale, recipes: Mapping[str, Recipe], model: str = MODEL) -> None:
+        """Work in `folder` on a bundled model; cells name their recipe by its key in `recipes`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.scale, self.recipes = folder, scale, recipes
-        self.denoiser: Denoiser = load_denoiser(MODEL)
+        self.denoiser: Denoiser = load_denoiser(model)
         self._calibrations: dict[int, Calibration] = {}
         self._records: dict[int, TeacherRecord] = {}
         self._teachers: dict[int, Samples] = {}
-        self.real = encode_real(scale.real)
+        self._real: EncodedSet | None = None
 
     def calibration(self, seed: int) -> Calibration:
         """Calibration of a seed."""
@@ -117,13 +119,23 @@ class Bench:
         """A file of a cell."""
         return self.folder / f"{cell.key}{ending}"
 
+    def real(self, side: int) -> EncodedSet:
+        """Held-out real pictures, seen as a model's pictures of this side are."""
+        self._real = self._real or encode_real(self.scale.real, side=side)
+        return self._real
+
+    def questions(self, denoiser: Denoiser, count: int | None = None) -> Questions:
+        """What the evaluated pictures are asked to show: classes or captions, the same for every seed."""
+        return ask(denoiser, count or self.scale.pictures)
+
     def draw(self, denoiser: Denoiser, seed: int, count: int | None = None) -> Samples:
         """The evaluated pictures of a seed, or the first `count` of them."""
         first = FIRST_PICTURE + seed * self.scale.pictures
-        classes, count = denoiser.num_classes or 1, count or self.scale.pictures
+        count = count or self.scale.pictures
+        questions = self.questions(denoiser, count)
         return sample(
-            denoiser,
-            labels=[picture % classes for picture in range(count)],
+            questions.denoiser,
+            labels=questions.labels,
             seeds=range(first, first + count),
             batch_size=self.scale.batch,
         )
@@ -177,10 +189,14 @@ class Bench:
         student, losses = self.student(cell)
         trained = time.monotonic()
         drawn = self.draw(student.denoiser, cell.seed)
-        comparison = compare(self.teacher(cell.seed), drawn, encoder=load_encoder(), real_features=self.real)
-        precision, recall = precision_recall(
-            self.real.features, encode(load_encoder(), drawn.images).features
+        real = self.real(drawn.images.shape[1])
+        comparison = compare(
+            self.teacher(cell.seed), drawn, encoder=Judge(load_encoder()), real_features=real
         )
+        precision, recall = precision_recall(
+            real.features, encode(load_encoder(), enlarged(drawn.images)).features
+        )
+        questions = self.questions(self.denoiser)
         sets = comparison.distribution
         report = student.bit_report
         content: dict[str, Any] = {
@@ -195,6 +211,8 @@ class Bench:
             "precision_real": precision.value,
             "recall_real": recall.value,
         }
+        if FAMILIES[self.denoiser.family].prompted:
+            content["caption_agreement"] = float(agreement(drawn.images, questions.asked).mean())
         if sets is not None:
             content |= {
                 "fid_real": sets.fid_to_real.value if sets.fid_to_real else None,
@@ -224,22 +242,6 @@ class Bench:
         Image.fromarray(sheet).save(path)
 
 
-def kept_samples(path: Path, sampler: SamplerSettings, draw: Callable[[], Samples]) -> Samples:
-    """The pictures and latents of a file; drawn and written where there is none."""
-    names = ("images", "latents", "seeds", "labels", "timesteps")
-    if not path.exists():
-        drawn = draw()
-        partial = path.with_name(path.name + ".part")
-        with partial.open("wb") as stream:
-            arrays = {name: getattr(drawn, name) for name in names}
-            np.savez(stream, **{name: array for name, array in arrays.items() if array is not None})
-        os.replace(partial, path)
-        return drawn
-    with np.load(path) as archive:
-        arrays = {name: archive.get(name) for name in names}
-    return Samples(**arrays, settings=sampler, trajectory=None, predictions=None, x0=None)
-
-
 def measure_cells(bench: Bench, planned: Sequence[Cell], minutes: float) -> list[dict[str, Any]]:
     """Compute what is missing until the time is up; return what is there."""
     deadline, measured = time.monotonic() + 60 * minutes, []
@@ -253,8 +255,17 @@ def measure_cells(bench: Bench, planned: Sequence[Cell], minutes: float) -> list
     return measured
 
 
-def options(description: str | None, run: str) -> argparse.Namespace:
-    """Command line of a benchmark of cells."""
+def options(description: str | None, name: str) -> argparse.Namespace:
+    """Command line of a benchmark of cells.
+
+    Args:
+        description: of the command.
+        name: of the benchmark.
+
+    Returns:
+        what was asked for, and as `name` that of the results: of another model than the first one they lie
+        in files of their own.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -262,5 +273,10 @@ def options(description: str | None, run: str) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=600.0, help="start no cell after this time")
     parser.add_argument("--only", default="", help="recipes, separated by commas; all of them otherwise")
     parser.add_argument("--settings", default="", help="settings, separated by commas; all of them otherwise")
-    parser.add_argument("--run", type=Path, default=Path(run), help="where finished cells are kept")
-    return parser.parse_args()
+    parser.add_argument("--model", default=MODEL, help="a bundled model of the sprites")
+    parser.add_argument("--run", type=Path, default=None, help="where finished cells are kept")
+    asked = parser.parse_args()
+    ending = "" if asked.model == MODEL else "_" + asked.model.replace("-", "_")
+    asked.name = name + ending
+    asked.run = asked.run or Path("runs") / asked.name
+    return asked

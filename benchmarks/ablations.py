@@ -1,6 +1,6 @@
 """The paper's ablations on the bundled model, at W3A4 and W2A4, each against MPQ-DM corrected.
 
-    python -m benchmarks.ablations [--quick] [--minutes 60] [--settings W2A4]
+    python -m benchmarks.ablations [--quick] [--minutes 60] [--settings W2A4] [--model sprites-t2i]
 
 One thing is changed at a time: outlier-driven bits on or off, the relation loss on or off, kurtosis against
 random and head-tail selection, relation against squared distance of features, the window and the temperature.
@@ -53,7 +53,7 @@ def variants() -> Mapping[str, Recipe]:
 
 def main() -> None:
     """Compute what is missing until the time is up, and write what is there."""
-    asked = options(__doc__, "runs/ablations")
+    asked = options(__doc__, "ablations")
     recipes = variants()
     settings = asked.settings.split(",") if asked.settings else list(SETTINGS)
     names = asked.only.split(",") if asked.only else list(recipes)
@@ -61,7 +61,7 @@ def main() -> None:
     scale, folder = Scale(), asked.run
     if asked.quick:
         scale, folder, planned = QUICK, asked.run / "quick", planned[:2]
-    measured = measure_cells(Bench(folder, scale, recipes), planned, asked.minutes)
+    measured = measure_cells(Bench(folder, scale, recipes, asked.model), planned, asked.minutes)
     figures = {"cells": Figure(len(measured), f"of {len(planned)}")}
     for entry in measured:
         key = f"{entry['setting']}_{entry['recipe']}".lower().replace("-", "_").replace(".", "")
@@ -70,7 +70,7 @@ def main() -> None:
         figures[f"{key}_psnr_db"] = Figure(entry["psnr_db"], "dB")
     notes = [json.dumps(asdict(scale)), *(f"{recipe.name}: {recipe.differs}" for recipe in recipes.values())]
     repeats = {f"{e['setting']}-{e['recipe']}": [e["fid_real"]] for e in measured}
-    record("ablations", figures=figures, repeats=repeats, seed=SEED, notes=notes, folder=RESULTS)
+    record(asked.name, figures=figures, repeats=repeats, seed=SEED, notes=notes, folder=RESULTS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The paper's headline on the bundled model: five recipes at W2A4, W2A6, W3A4 and W3A6, three seeds each.
 
     python -m benchmarks.headline [--quick] [--minutes 60] [--only ours,efficientdm] [--settings W2A4]
+    python -m benchmarks.headline --model sprites-t2i        # results in headline_sprites_t2i.json
 
 Every recipe at one setting has the same average weight bits, activation bits, exempt layers, optimiser steps,
 pictures per step and teacher's records; a seed decides the calibration, the record, the training and the
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._cells import QUICK, SEEDS, SETTINGS, Bench, Cell, Scale, measure_cells, options
-from benchmarks._headline_table import CELLS, write_cells
+from benchmarks._headline_table import write_cells
 from benchmarks._record import RESULTS, Figure, record
 from mpqdm_core.recipes import RECIPES
 
@@ -72,13 +73,13 @@ def reductions_by_seed(entries: Sequence[dict[str, Any]], recipe: str, baseline:
 
 def main() -> None:
     """Compute what is missing until the time is up, and write what is there."""
-    asked = options(__doc__, "runs/headline")
+    asked = options(__doc__, "headline")
     settings = asked.settings.split(",") if asked.settings else list(SETTINGS)
     recipes = asked.only.split(",") if asked.only else list(RECIPES)
     scale, folder, planned = Scale(), asked.run, cells(settings, recipes)
     if asked.quick:
         scale, folder, planned = QUICK, asked.run / "quick", cells([HEADLINE], ["naive", "ours"])[:2]
-    bench = Bench(folder, scale, RECIPES)
+    bench = Bench(folder, scale, RECIPES, asked.model)
     measure_cells(bench, planned, asked.minutes)
     grid = planned if asked.quick else cells(list(SETTINGS), list(RECIPES))
     measured = [entry for cell in grid if (entry := bench.kept(cell)) is not None]
@@ -86,10 +87,10 @@ def main() -> None:
         return
     notes = [json.dumps(asdict(scale)), *(f"{recipe.name}: {recipe.differs}" for recipe in RECIPES.values())]
     repeats = {f"{e['setting']}-{e['recipe']}-{e['seed']}": [e["fid_real"]] for e in measured}
-    record("headline", figures=figures_of(measured, len(grid)), repeats=repeats, seed=0, notes=notes)
+    record(asked.name, figures=figures_of(measured, len(grid)), repeats=repeats, seed=0, notes=notes)
     place = folder if asked.quick else RESULTS
-    write_cells(measured, place / CELLS.name)
-    bench.save_grid(measured, HEADLINE, place / "headline.png")
+    write_cells(measured, place / f"{asked.name}.csv")
+    bench.save_grid(measured, HEADLINE, place / f"{asked.name}.png")
 
 
 if __name__ == "__main__":

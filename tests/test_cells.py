@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks._cells import kept_samples
+from benchmarks._drawn import kept_samples
 from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.sampling import Samples
 
