@@ -108,6 +108,8 @@ def build(ctx: Context) -> Outliers:
             offenders = gr.Dataframe(
                 headers=["Layer", "Channel", "Value"],
                 datatype=["str", "number", "number"],
+                column_widths=["50%", "26%", "24%"],  # all of them fit on a phone
+                wrap=True,
                 interactive=False,
                 max_height=300,
                 elem_id="offenders",
