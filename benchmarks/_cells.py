@@ -88,9 +88,20 @@ class Cell:
 class Bench:
     """What the cells share, computed when first needed and kept in the run folder."""
 
-    def __init__(self, folder: Path, scale: Scale, recipes: Mapping[str, Recipe], model: str = MODEL) -> None:
-        """Work in `folder` on a bundled model; cells name their recipe by its key in `recipes`."""
+    def __init__(
+        self,
+        folder: Path,
+        scale: Scale,
+        recipes: Mapping[str, Recipe],
+        model: str = MODEL,
+        finished: Path | None = None,
+    ) -> None:
+        """Work in `folder` on a bundled model; cells name their recipe by its key in `recipes`.
+
+        `finished` is the folder of another benchmark of the same scale: its cells of the same name count too.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        self._finished = finished
         self.folder, self.scale, self.recipes = folder, scale, recipes
         self.denoiser: Denoiser = load_denoiser(model)
         self._calibrations: dict[int, Calibration] = {}
@@ -178,8 +189,12 @@ class Bench:
 
     def kept(self, cell: Cell) -> dict[str, Any] | None:
         """Every figure of a cell that was measured already."""
-        path = self.path(cell, ".json")
-        return json.loads(path.read_text()) if path.exists() else None
+        for folder in (self.folder, self._finished or self.folder):
+            path = folder / self.path(cell, ".json").name
+            if path.exists():
+                found: dict[str, Any] = json.loads(path.read_text())
+                return found
+        return None
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Every figure of a cell; kept."""
