@@ -26,7 +26,14 @@ from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.errors import LoadError, SettingsError
 from mpqdm_core.input_stats import LayerInputStats, StatsCollector
 from mpqdm_core.progress import Report, silent
-from mpqdm_core.recording import InputRecorder, RecordedInputs, memory_errors, replica
+from mpqdm_core.recording import (
+    InputRecorder,
+    RecordedInputs,
+    memory_errors,
+    read_conditioning,
+    replica,
+    written_conditioning,
+)
 from mpqdm_core.sampling import sample
 
 FORMAT_VERSION = 1
@@ -87,7 +94,8 @@ class Calibration:
         """Write one safetensors file; a crash half-way leaves an earlier file as it was."""
         target = Path(path)
         partial = target.with_name(target.name + ".part")
-        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+        tensors = self._tensors() | written_conditioning(self.inputs.conditioning)
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, partial, metadata={"calibration": self._header()})
         os.replace(partial, target)
 
@@ -118,7 +126,7 @@ class Calibration:
     def _restored(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Calibration:
         settings = dict(header["settings"])
         settings["sampler"] = SamplerSettings(**settings["sampler"])
-        conditioning = {name: tensors[f"conditioning/{name}"] for name in header["conditioning"]}
+        conditioning = read_conditioning(tensors, header["conditioning"], len(header["timesteps"]))
         return cls(
             settings=CalibrationSettings(**settings),
             denoiser_hash=header["denoiser_hash"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -52,6 +52,20 @@ class RecordedInputs:
         chosen = {name: values[slot, index].to(device) for name, values in self.conditioning.items()}
         sample = self.sample[slot, index].to(device)
         return call_arguments(self, slot, sample, chosen)
+
+
+def written_conditioning(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By name in a file: (1, ...) instead of (T, ...) where every step has the same, as prompts have."""
+    return {
+        f"conditioning/{name}": values[:1] if (values == values[:1]).all() else values
+        for name, values in conditioning.items()
+    }
+
+
+def read_conditioning(tensors: Mapping[str, Tensor], names: Iterable[str], steps: int) -> dict[str, Tensor]:
+    """What `written_conditioning` was given, from the tensors of a file; repeats take no memory."""
+    found = {name: tensors[f"conditioning/{name}"] for name in names}
+    return {name: values.expand(steps, *values.shape[1:]) for name, values in found.items()}
 
 
 class CallForm(Protocol):

@@ -26,7 +26,9 @@ from mpqdm_core.recording import (
     hooks,
     memory_errors,
     output_tensor,
+    read_conditioning,
     replica,
+    written_conditioning,
 )
 from mpqdm_core.sampling import sample
 
@@ -86,7 +88,8 @@ class TeacherRecord:
         """Write one safetensors file; a crash half-way leaves an earlier file as it was."""
         target = Path(path)
         partial = target.with_name(target.name + ".part")
-        tensors = {name: tensor.contiguous() for name, tensor in self._stored().items()}
+        tensors = self._stored() | written_conditioning(self.conditioning)
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, partial, metadata={"teacher": self._header()})
         os.replace(partial, target)
 
@@ -111,7 +114,7 @@ class TeacherRecord:
                 sampler=SamplerSettings(**header["sampler"]),
                 timesteps=tuple(header["timesteps"]),
                 sample=tensors["sample"],
-                conditioning={name: tensors[f"conditioning/{name}"] for name in header["conditioning"]},
+                conditioning=read_conditioning(tensors, header["conditioning"], len(header["timesteps"])),
                 prediction=tensors["prediction"],
                 feature=tensors.get("feature"),
                 sample_name=header["sample_name"],

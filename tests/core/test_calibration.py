@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_quant import SMALL, small_calibration, small_denoiser
 from torch import nn
 
@@ -70,6 +71,18 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert loaded.content_hash == calibration.content_hash
     assert loaded.settings == calibration.settings
     assert [file.name for file in tmp_path.iterdir()] == ["small.safetensors"]
+
+
+def test_what_every_step_has_in_common_is_written_once(tmp_path):
+    calibration = small_calibration()
+    other = calibration.inputs.conditioning["class_labels"].clone()
+    other[1, 0] = 0
+    path = tmp_path / "small.safetensors"
+    for labels, steps in ((calibration.inputs.conditioning["class_labels"], 1), (other, 3)):
+        inputs = replace(calibration.inputs, conditioning={"class_labels": labels})
+        replace(calibration, inputs=inputs).save(path)
+        assert load_file(path)["conditioning/class_labels"].shape == (steps, 6)
+        assert torch.equal(Calibration.load(path).inputs.conditioning["class_labels"], labels)
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -117,7 +117,7 @@ def test_the_text_model_is_drawn_as_plain_diffusers_draws_it(models):
     assert denoiser.class_names[0] == "a small red star on a blue background"
     assert denoiser.sampler == train_t2i.SAMPLER
     drawn = sample(denoiser, labels=[0], seeds=[3]).images
-    wanted = plain(models / "sprites-t2i", 20, [3], 3.0, prompt=[denoiser.class_names[0]])
+    wanted = plain(models / "sprites-t2i", 20, [3], 2.0, prompt=[denoiser.class_names[0]])
     assert np.abs(drawn.astype(int) - wanted).max() <= 1
 
 
