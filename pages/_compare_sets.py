@@ -30,6 +30,7 @@ ROWS = (
     ("inception_score", "inception_score_reference", "Inception score (higher is better, at most 10)"),
     ("class_accuracy", "class_accuracy_reference", "Recognised as the class asked for (1 is best)"),
 )
+AGREEMENT = "All that the caption names is recognised (1 is best)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,14 +39,15 @@ class MeasuredSets:
 
     count: int  # pictures of each model, and real ones
     columns: tuple[tuple[str, Any], ...]  # title, DistributionComparison with full precision
+    agreement: tuple[Any, ...] = ()  # of full precision, then of the columns; for a model asked in words
 
 
 def is_judged(work: Workspace) -> bool:
-    """Whether the encoder knows what this model draws: the ten classes of the sprites, at their size."""
+    """Whether the encoder knows what this model draws: the sprites, at their size."""
     from mpqdm_core.zoo.sprites import KINDS
 
     bundled = work.source.startswith(FAMILY) and work.source in bundled_names()
-    return work.class_names == tuple(KINDS) or (bundled and bool(work.class_names) and not work.prompted)
+    return bool(work.class_names) and (bundled or (work.class_names == tuple(KINDS) and not work.prompted))
 
 
 def read_count(value: Any) -> int:
@@ -81,7 +83,10 @@ def sets_table(found: MeasuredSets) -> str:
         [words, _cell(getattr(found.columns[0][1], reference)) if reference else ""]
         + [_cell(getattr(column, name)) for _, column in found.columns]
         for name, reference, words in ROWS
+        if name != "class_accuracy" or not found.agreement
     ]
+    if found.agreement:
+        rows.append([AGREEMENT, *map(_cell, found.agreement)])
     titles = [title for title, _ in found.columns]
     n = found.count
     told = (
@@ -113,26 +118,33 @@ def warnings(found: MeasuredSets) -> list[str]:
 
 def _measure(solved: Solved, plans: Sequence[Plan], count: int, report: Report) -> MeasuredSets:
     from mpqdm_core.comparison import compare
+    from mpqdm_core.families import with_prompts
+    from mpqdm_core.intervals import bootstrap_mean
     from mpqdm_core.quantization import quantize
-    from mpqdm_core.sampling import sample
+    from mpqdm_core.sampling import Samples, sample
     from mpqdm_core.zoo.encoder import load_encoder
-    from mpqdm_core.zoo.quality import encode_real
+    from mpqdm_core.zoo.quality import agreement, ask, encode_real
 
     phases = 2 + 2 * len(plans)
     denoiser, calibration, settings = prepared(solved, phase(report, 0, phases, "loading"))
-    kinds = len(solved.work.class_names)
-    labels = tuple(place % kinds for place in range(count)) if kinds else None
-    draw = {"labels": labels, "seeds": range(count)}
-    reference = sample(denoiser, **draw, report=phase(report, 1, phases, "full precision"))
+    questions, prompted = ask(denoiser, count), solved.work.prompted
+    draw = {"labels": questions.labels, "seeds": range(count)}
+
+    def agreed(drawn: Samples) -> list[Any]:
+        return [bootstrap_mean(agreement(drawn.images, questions.asked))] if prompted else []
+
+    reference = sample(questions.denoiser, **draw, report=phase(report, 1, phases, "full precision"))
     encoder, real = load_encoder(), encode_real(count)
-    columns = []
+    columns, captions = [], agreed(reference)
     for index, (_, title, plan) in enumerate(plans):
         made = quantize(denoiser, calibration, plan, settings)
-        drawn = sample(made.denoiser, **draw, report=phase(report, 2 + 2 * index, phases, title))
+        asked = with_prompts(made.denoiser, questions.denoiser.class_names) if prompted else made.denoiser
+        drawn = sample(asked, **draw, report=phase(report, 2 + 2 * index, phases, title))
         told = phase(report, 3 + 2 * index, phases, title)
         found = compare(reference, drawn, encoder=encoder, real_features=real, report=told)
         columns.append((title, found.distribution))
-    return MeasuredSets(count=count, columns=tuple(columns))
+        captions += agreed(drawn)
+    return MeasuredSets(count=count, columns=tuple(columns), agreement=tuple(captions))
 
 
 def _cell(result: Any) -> str:

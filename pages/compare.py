@@ -27,6 +27,7 @@ from pages._text import text
 from pages._work import job
 
 HINT = outcome("Draw the pictures to see at which denoising step they part from full precision.")
+CLASSES, OWN_PROMPTS = "Classes", "The model's own prompts"
 STOPPED = "Stopped. The pictures below are those from before."
 
 
@@ -59,7 +60,7 @@ def build(ctx: Context) -> Compare:
                 class_choices(DEFAULT_MODEL),  # known at once, so that a link may name some
                 value=[],
                 multiselect=True,
-                label="Classes",
+                label=CLASSES,
                 elem_id="classes",
                 info="None chosen: all take turns.",
             )
@@ -142,7 +143,13 @@ def on_model(
     with as_sentences():
         work, choices = workspace(session), class_choices(session)
         kept = [index for index in chosen or () if index in range(len(choices))]
-        drop = gr.Dropdown(choices=choices, value=kept, multiselect=True, interactive=bool(choices))
+        drop = gr.Dropdown(
+            choices=choices,
+            value=kept,
+            multiselect=True,
+            interactive=bool(choices),
+            label=OWN_PROMPTS if work.prompted else CLASSES,
+        )
         shipped = gr.HTML(pair=showing.shipped_pair(work.source)), showing.shipped_metrics(work.source)
         return drop, *offered(work, sampler, prompts), *shipped, gr.HTML(fig=""), HINT
 

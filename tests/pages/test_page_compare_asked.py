@@ -12,6 +12,7 @@ from mpqdm_core.loading import load_denoiser
 from mpqdm_core.progress import silent
 from mpqdm_core.sampling import sample
 from mpqdm_core.schedules import SCHEDULERS, scheduler_names, with_scheduler
+from mpqdm_core.zoo.sprites import KINDS
 from pages import _budget_solve, _compare_asked, _compare_sets, _compare_work
 from pages._precomputed import LayerRow, Precomputed
 from pages._session import workspace
@@ -98,8 +99,10 @@ def test_every_sampler_of_the_library_has_a_name_on_the_page():
     assert set(_compare_asked.SAMPLERS) == set(SCHEDULERS)
 
 
-def test_sets_are_measured_for_models_of_classes_alone(work):
-    assert not _compare_sets.is_judged(work)
+def test_sets_are_measured_for_sprites_alone(work, tmp_path):
+    assert _compare_sets.is_judged(work)
+    work.source, work.class_names = str(tmp_path), tuple(KINDS)
+    assert not _compare_sets.is_judged(work)  # prompts that happen to be called like classes
     work.prompted = False
     assert _compare_sets.is_judged(work)
     work.class_names = ()

@@ -9,13 +9,13 @@ import pytest
 import synthetic
 from scipy.linalg import sqrtm
 
-from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.encoding import encode
 from mpqdm_core.errors import BudgetError, Cancelled, SettingsError
+from mpqdm_core.families import FAMILIES
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.sampling import sample
 from mpqdm_core.zoo.encoder import load_encoder
-from mpqdm_core.zoo.quality import encode_real
+from mpqdm_core.zoo.quality import ask, encode_real, recognise
 from mpqdm_core.zoo.sprites import KINDS
 from pages import _budget_solve as solving
 from pages import _compare_sets as sets
@@ -45,23 +45,34 @@ def measured(*columns):
     return sets.MeasuredSets(count=COUNT, columns=tuple(zip(titles, columns, strict=False)))
 
 
-@pytest.fixture(scope="module")
-def real_solved():
-    """The bundled model with two steps, so that a set is drawn in seconds."""
-    denoiser = load_denoiser("sprites-ldm")
+def solved_for(model, steps):
+    """A bundled model with few steps, so that a set is drawn in seconds."""
+    denoiser = load_denoiser(model)
     work = Workspace(
-        key="real",
-        title="sprites-ldm",
-        source="sprites-ldm",
+        key=model,
+        title=model,
+        source=model,
         layers=tuple(LayerRow.read(layer) for layer in denoiser.layers),
         class_names=denoiser.class_names,
-        precomputed=Precomputed(folder=ASSETS / "data" / "sprites-ldm"),
-        denoiser=replace(denoiser, sampler=SamplerSettings(num_inference_steps=2)),
+        prompted=FAMILIES[denoiser.family].prompted,
+        precomputed=Precomputed(folder=ASSETS / "data" / model),
+        denoiser=replace(denoiser, sampler=replace(denoiser.sampler, num_inference_steps=steps)),
     )
-    WORKSPACES.put("real", work)
+    key = f"real {model}"
+    WORKSPACES.put(key, work)
     return solving.solve(
-        "real", solving.read_choice(2.0, 8, False, range(1, 9), "optimal", "sensitivity", "model", {})
+        key, solving.read_choice(2.0, 8, False, range(1, 9), "optimal", "sensitivity", "model", {})
     )
+
+
+@pytest.fixture(scope="module")
+def real_solved():
+    return solved_for("sprites-ldm", 2)
+
+
+@pytest.fixture(scope="module")
+def prompted_solved():
+    return solved_for("sprites-t2i", 5)
 
 
 def test_every_metric_has_its_interval_and_full_precision_beside_it():
@@ -137,3 +148,17 @@ def _fid_of_full_precision(solved):
     root = sqrtm(ours @ theirs + 1e-10 * np.eye(len(ours)))  # singular: more features than pictures
     shift = seen.mean(axis=0, dtype=float) - real.mean(axis=0, dtype=float)
     return shift @ shift + np.trace(ours + theirs - 2 * root.real)
+
+
+def test_a_text_to_image_model_is_asked_captions_and_told_what_was_recognised(prompted_solved):
+    found = sets.measure_sets(prompted_solved, COUNT, lambda *_: None)
+    whole, plan, uniform = found.agreement
+    assert whole.n == plan.n == uniform.n == COUNT
+    shown = sets.sets_table(found)
+    assert sets.AGREEMENT in shown and "class asked for" not in shown
+    questions = ask(prompted_solved.work.denoiser, COUNT)
+    drawn = sample(questions.denoiser, labels=questions.labels, seeds=range(COUNT))
+    kinds = [asked["kind"] for asked in questions.asked]
+    right = [kind in wanted for kind, wanted in zip(recognise(drawn.images)["kind"], kinds, strict=True)]
+    assert whole.value <= np.mean(right)  # the kind is one of the things that a caption names
+    assert found.columns[0][1].class_accuracy is None
