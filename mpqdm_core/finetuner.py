@@ -113,7 +113,10 @@ class Finetuner:
         share = 1.0 - self.done / self.settings.steps
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
+        before = self.slots.values() if self.slots and self.settings.relative_ranges else None
         self.optimizer.step()
+        if self.slots and before is not None:
+            self.slots.count_in_units(before)
         self._guard.apply()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1

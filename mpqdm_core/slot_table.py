@@ -31,6 +31,9 @@ class SlotTable:
             raise SettingsError("inputs at full precision have no ranges to train")
         with torch.no_grad():
             table = torch.stack([column.detach() for column in columns], dim=1).contiguous()  # (T, 2L)
+        self._table = table
+        self._units = table.clone()  # of scales their own first value, of zero-points one level
+        self._units[:, 1::2] = 1.0
         self.rows = [nn.Parameter(row) for row in table]  # share the table's memory
         self._columns = [nn.Parameter(column) for column in table.unbind(dim=1)]
         for number, quantizer in enumerate(quantizers):
@@ -51,6 +54,18 @@ class SlotTable:
             row.grad = gradients[slot] if slot in used else None
         for column in self._columns:
             column.grad = None
+
+    def values(self) -> Tensor:
+        """A copy of everything in the table, (T, 2L)."""
+        return self._table.clone()
+
+    @torch.no_grad()
+    def count_in_units(self, before: Tensor) -> None:
+        """Take the step from `before` to now as one in units of each scale's first value, and of levels.
+
+        An optimiser like Adam moves all numbers about equally far, and a scale of many bits is a short one.
+        """
+        self._table.copy_(before + (self._table - before) * self._units)
 
     @torch.no_grad()
     def keep_in_range(self, smallest: Tensor) -> None:

@@ -145,13 +145,13 @@ def _rates() -> list[Any]:
             "Learning rate of the weight scales",
             start.weight_scale_rate,
             "weight-scale-rate",
-            "A hundred times lower than the others: they sit well from the start.",
+            "In their own mean values: they sit well from the start.",
         ),
         _number(
             "Learning rate of the input ranges",
             start.activation_rate,
             "activation-rate",
-            "Too high, and the doctor sees inputs clipped.",
+            "In their own first values. Too high, and the doctor sees inputs clipped.",
         ),
     ]
 

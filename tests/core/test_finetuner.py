@@ -137,6 +137,33 @@ def test_only_ranges_of_visited_timesteps_move():
     run.close()
 
 
+def test_ranges_can_move_in_proportion_to_themselves():
+    run = tuner(student(activation_bits=8), relative_ranges=True, activation_rate=1e-2, shuffle=False)
+    start = [column.detach().clone() for column in run.slots.columns]
+    slots = [small_record().timesteps.index(step) for step in run.step().timesteps]
+    shares = []
+    for place, (before, column) in enumerate(zip(start, run.slots.columns, strict=True)):
+        moved = (column.detach() - before)[slots].abs()
+        unit = before[slots].abs() if place % 2 == 0 else torch.ones(len(slots))  # scales, then zero-points
+        shares.append(moved / unit)
+    moved = torch.stack(shares)  # Adam's first step is the rate, or less where a gradient is next to nothing
+    assert moved.max() <= 1.001e-2
+    assert moved[::2].median() > 0.99e-2 and moved[1::2].max() > 0.99e-2
+    run.close()
+
+
+def test_at_eight_bits_proportional_ranges_train_where_equal_ones_destroy():
+    losses = {}
+    for relative in (False, True):
+        run = tuner(student(activation_bits=8), steps=40, relative_ranges=relative, activation_rate=3e-2)
+        before = run.evaluate(small_record())["task"]
+        for _ in range(40):
+            run.step()
+        losses[relative] = run.evaluate(small_record())["task"] / before
+        run.close()
+    assert losses[True] < 0.8 < 1.2 < losses[False]
+
+
 def test_ranges_stay_those_of_the_layers_themselves():
     run = tuner()
     run.step()
