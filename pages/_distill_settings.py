@@ -37,7 +37,7 @@ class Knobs:
     feature_weight: float = 0.1
     temperature: float = 0.1  # of the relation loss
     low_rank_rate: float = 0.004  # ten times as published, for runs a fiftieth as long
-    weight_scale_rate: float = 2e-3  # these two in scales' own values: published ones suit four activation bits
+    weight_scale_rate: float = 2e-3  # these two count in scales' own values: published
     activation_rate: float = 5e-3
 
 

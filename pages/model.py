@@ -20,7 +20,7 @@ from pages._precomputed import DEFAULT_MODEL
 from pages._session import workspace
 from pages._text import text
 from pages._unfinished import keeps_unfinished
-from pages._work import job, measure
+from pages._work import bundled_names, job, measure
 
 UNCHANGED = "Nothing has changed."  # why was said by the failure itself
 STOPPED = "Stopped. What was there before is unchanged; a download{} goes on from where it was."
@@ -56,6 +56,7 @@ class Model:
             self.layers,
             self.exempt,
             self.shelf,
+            self.picker.bundled,
         ]
 
 
@@ -163,7 +164,7 @@ def stopped() -> str:
 def on_show(session: str | None) -> tuple[Any, ...]:
     """Show the model of this visitor."""
     with as_sentences():
-        work = workspace(session)
+        work, names = workspace(session), bundled_names()
         return (
             showing.pictures(work),
             showing.summary(work),
@@ -172,6 +173,7 @@ def on_show(session: str | None) -> tuple[Any, ...]:
             gr.HTML(tree=showing.tree(work)),
             showing.exempt_table(work),
             gr.HTML(models=showing.shelf()),
+            gr.Dropdown(choices=names, value=work.source) if work.source in names else gr.skip(),
             gr.skip() if work.measured_bits() else gr.HTML(chips=dumps([("model", work.title)])),
         )
 

@@ -59,3 +59,9 @@ def test_prompts_of_another_model_do_not_follow_to_one_of_classes(real):
     real.page.wait_for_selector("#classes")
     real.page.wait_for_selector("#prompts textarea", state="hidden")
     real.until("!new URLSearchParams(location.search).has('pr')")
+
+
+def test_the_list_of_bundled_models_shows_the_one_that_a_link_opened(real):
+    real.open(f"tab=model&m={MODEL}")
+    real.until(f"document.querySelector('#source input').value === '{MODEL}'")
+    real.page.wait_for_selector("#model-parts:has-text('CLIPTextModel')")
