@@ -41,7 +41,8 @@ def grid(values: np.ndarray, layer_start: np.ndarray) -> tuple[np.ndarray, int]:
     if pool == 1:
         return wide, pool
     blocks = wide.reshape(len(sizes), -1, pool)
-    return np.where(np.isnan(blocks), -np.inf, blocks).max(axis=2, initial=-np.inf), pool
+    highest = np.where(np.isnan(blocks), -np.inf, blocks).max(axis=2)
+    return np.where(np.isnan(blocks).all(axis=2), np.nan, highest), pool
 
 
 def pack(matrix: np.ndarray) -> dict[str, str]:

@@ -30,6 +30,7 @@ def test_wide_layers_are_pooled_by_their_largest_value():
     assert pool == 2
     assert matrix[0, :3].tolist() == [1, 3, 5]
     assert matrix[1, 0] == width
+    assert np.isnan(matrix[1, 1:]).all()  # a gap, not the lowest colour
 
 
 def test_the_bits_map_holds_one_byte_a_cell_and_zero_for_none():
