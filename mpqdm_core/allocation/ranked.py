@@ -56,9 +56,7 @@ def allocate_ranked(
         each budget group at g = 0..groups, NaN where g is not possible; notes.
     """
     ladder = Ladder.around(budget.average, settings.allowed_bits)
-    order = _ranking(
-        table, worth, budget, settings
-    )  # (F,) positions in budget.free, best first in each group
+    order, ranked = _ranking(table, worth, budget, settings)
     swapping = settings.policy in SWAP_POLICIES
     groups = np.arange((settings.max_groups if swapping else 0) + 1)
     sizes = np.floor(
@@ -67,7 +65,9 @@ def allocate_ranked(
     bounds = _bounds(budget, settings, ladder, budget.weights[order], groups, sizes)  # (6, G, groups + 1)
     widths = _widths(ladder)
     curve = _errors(table, worth, budget.free[order], bounds, widths)  # (G, groups + 1)
-    possible = (bounds[2] <= bounds[3]) & ((groups == 0) | ((sizes[:, None] > 0) & (ladder.swap is not None)))
+    rewarding = bounds[1] - bounds[0] <= ranked[:, None]  # groups of channels that have a rank
+    swappable = (sizes[:, None] > 0) & (ladder.swap is not None) & rewarding
+    possible = (bounds[2] <= bounds[3]) & ((groups == 0) | swappable)
     curve = np.where(possible, curve, np.nan)
     best = np.nanargmin(curve, axis=1)  # the first of equals: no swap without a gain
     runs = np.diff(bounds[:, np.arange(len(best)), best], axis=0).T  # (G, 5) channels in each run
@@ -84,8 +84,13 @@ def _widths(ladder: Ladder) -> tuple[int, int, int, int, int]:
 
 def _ranking(
     table: ErrorTable, worth: Worth, budget: Budget, settings: AllocationSettings
-) -> NDArray[np.int64]:
-    """Free channels by group and falling score; equal scores by index; channels worth nothing last."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rank the free channels by score within their group.
+
+    Returns:
+        positions (F,) in budget.free by group and falling score, equal scores by index, channels that are worth
+        nothing or have no score last; how many channels of each group have a rank (G,).
+    """
     if settings.policy == "kurtosis":
         score: NDArray[np.float32] = table.kurtosis[budget.free]
     elif settings.policy == "random":
@@ -98,7 +103,9 @@ def _ranking(
     else:
         score = (budget.free.astype(np.uint32) * np.uint32(GOLDEN)).astype(np.float32)
     ranked = worth.live[budget.free] & np.isfinite(score)
-    return group_order(np.where(ranked, score, np.float32(-np.inf)), budget.group_start)
+    before = np.concatenate([[0], np.cumsum(ranked)])
+    order = group_order(np.where(ranked, score, np.float32(-np.inf)), budget.group_start)
+    return order, np.diff(before[budget.group_start])
 
 
 def group_order(score: NDArray[np.float32], group_start: NDArray[np.int64]) -> NDArray[np.int64]:

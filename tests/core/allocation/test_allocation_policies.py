@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from allocation_tables import convex_tables, crooked_tables, degenerate_tables, make_table
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpqdm_core.allocation import POLICIES, SCOPES, WHOLE_MODEL, AllocationSettings, allocate
@@ -117,6 +117,9 @@ def test_optimal_is_never_worse_than_the_others_on_the_same_budget(table, averag
 
 
 @settings(max_examples=60, deadline=None)
+@example(
+    make_table([(1, 1), (17, 1), (20, 1), (13, 1), (40, 1)], seed=1, degenerate=True), "kurtosis", 2
+)  # groups of two, and seven channels that have a rank
 @given(degenerate_tables, st.sampled_from(["kurtosis", "gain", "optimal", "random"]), st.integers(1, 8))
 def test_channels_worth_nothing_are_never_rewarded(table, policy, base):
     result = allocate(table, AllocationSettings(policy=policy, average_bits=base))
