@@ -88,7 +88,7 @@ def _ranking(
     """Rank the free channels by score within their group.
 
     Returns:
-        positions (F,) in budget.free by group and falling score, equal scores by index, channels that are worth
+        positions (F,) in budget.free by group and falling score, equals by index, channels that are worth
         nothing or have no score last; how many channels of each group have a rank (G,).
     """
     if settings.policy == "kurtosis":
