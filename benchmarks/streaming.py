@@ -29,6 +29,7 @@ from mpqdm_core.streaming import stored_outlier_stats
 
 RATIO_BAR, MEMORY_BAR_MIB, LINEARITY_BAR = 2.0, 1536.0, 1.25
 WIDTH = 3072  # of the transformer, as Flux has it
+ROUNDS = 9
 SEED = 0
 
 
@@ -126,7 +127,8 @@ def main() -> None:
     write_shards(transformer, shards, blocks)
 
     unet, times = open_stored(file), {"read_s": [], "statistics_s": []}  # type: ignore[var-annotated]
-    for _ in range(3):
+    read_through([file]), stored_outlier_stats(unet)  # into the system's cache, and what is compiled once
+    for _ in range(ROUNDS):
         times["read_s"].append(timed(lambda: read_through([file])))
         times["statistics_s"].append(timed(lambda: stored_outlier_stats(unet)))
     extra = peak_extra_mib(lambda: stored_outlier_stats(unet))

@@ -148,7 +148,7 @@ def find_weights(folder: Path, component: str) -> WeightFiles:
     return WeightFiles(
         paths=paths,
         elements=sum(header.elements for header in headers),
-        tensors=sum(header.tensors for header in headers),
+        tensors=sum(len(header.tensors) for header in headers),
     )
 
 

@@ -29,12 +29,41 @@ BITS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """One tensor of a file."""
+
+    dtype: str  # as the format names it; may be one that is not known here
+    shape: tuple[int, ...]
+    begin: int  # first byte, counted from the end of the header
+    end: int
+
+    @property
+    def elements(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderFacts:
     """What a header says."""
 
-    tensors: int
-    elements: int  # numbers in all tensors together
-    data_bytes: int  # after the header
+    tensors: Mapping[str, StoredTensor]
+    header_bytes: int  # without the length before it
+
+    @property
+    def elements(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(tensor.elements for tensor in self.tensors.values())
+
+    @property
+    def data_start(self) -> int:
+        """Where the tensors begin in the file."""
+        return LENGTH_BYTES + self.header_bytes
+
+    @property
+    def data_bytes(self) -> int:
+        """Length of what follows the header."""
+        return max((tensor.end for tensor in self.tensors.values()), default=0)
 
 
 def header_length(opening: bytes) -> int:
@@ -46,7 +75,7 @@ def header_length(opening: bytes) -> int:
 
 
 def read_header(header: bytes, name: str) -> HeaderFacts:
-    """Count what a header lists.
+    """Read what a header lists.
 
     Args:
         header: its bytes, without the length before it.
@@ -57,16 +86,12 @@ def read_header(header: bytes, name: str) -> HeaderFacts:
     """
     try:
         entries = parse_json(header.decode("utf-8"))
-        tensors = [_tensor(entry) for key, entry in entries.items() if key != "__metadata__"]
+        tensors = {key: _tensor(entry) for key, entry in entries.items() if key != "__metadata__"}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise LoadError(
             f"{name} is not a safetensors file: its header cannot be read; save it again"
         ) from error
-    return HeaderFacts(
-        tensors=len(tensors),
-        elements=sum(elements for elements, _ in tensors),
-        data_bytes=max((end for _, end in tensors), default=0),
-    )
+    return HeaderFacts(tensors=tensors, header_bytes=len(header))
 
 
 def open_header(path: Path) -> HeaderFacts:
@@ -88,7 +113,7 @@ def open_header(path: Path) -> HeaderFacts:
     if len(header) < length:
         raise LoadError(f"{path} is cut short inside its header: it has {size} bytes; copy or fetch it again")
     facts = read_header(header, str(path))
-    expected = LENGTH_BYTES + length + facts.data_bytes
+    expected = facts.data_start + facts.data_bytes
     if size != expected:
         problem = "is cut short" if size < expected else "is too long"
         raise LoadError(
@@ -97,8 +122,8 @@ def open_header(path: Path) -> HeaderFacts:
     return facts
 
 
-def _tensor(entry: Mapping[str, Any]) -> tuple[int, int]:
-    """Elements and end of one tensor."""
+def _tensor(entry: Mapping[str, Any]) -> StoredTensor:
+    """What one entry says, if that can be."""
     shape, (begin, end), dtype = entry["shape"], entry["data_offsets"], entry["dtype"]
     whole = [begin, end, *shape]
     if len(shape) > MAX_AXES or any(type(number) is not int or number < 0 for number in whole):
@@ -106,4 +131,4 @@ def _tensor(entry: Mapping[str, Any]) -> tuple[int, int]:
     elements = math.prod(shape)
     if begin > end or (dtype in BITS and elements * BITS[dtype] != 8 * (end - begin)):
         raise ValueError("a tensor's shape does not fit its bytes")
-    return elements, end
+    return StoredTensor(dtype=str(dtype), shape=tuple(shape), begin=begin, end=end)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mpqdm_core.denoiser import Exemption, ExemptRule
 from mpqdm_core.errors import LoadError
 from mpqdm_core.exemptions import rules_for
-from mpqdm_core.model_files import INDEX_FILE, check_safetensors, find_weights, listed, read_json
+from mpqdm_core.mapped_file import MappedFile
+from mpqdm_core.model_files import INDEX_FILE, find_weights, listed, read_json
+from mpqdm_core.safetensors_header import open_header
 
 DENOISERS = ("transformer", "unet")  # folders of a pipeline that hold what is quantized
 BLOCK_BYTES = 8 * 2**20  # of one read; large enough for any disk, small beside any limit on memory
@@ -50,6 +51,8 @@ class StoredLayer:
     shape: tuple[int, ...]  # of the weight: (O, I) or (O, I / groups, kh, kw)
     dtype: torch.dtype
     path: Path
+    begin: int  # first byte in the file
+    changed_ns: int  # when the file was last written to, as it was listed
     exempt: Exemption | None
     reason: str  # why it is exempt; empty if it is not
 
@@ -62,6 +65,11 @@ class StoredLayer:
     def weights_per_channel(self) -> int:
         """Elements of one output channel."""
         return self.elements // self.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one output channel."""
+        return self.weights_per_channel * self.dtype.itemsize
 
     @property
     def elements(self) -> int:
@@ -79,22 +87,41 @@ class StoredLayer:
         Raises:
             LoadError: the file cannot be read any more.
         """
-        return torch.cat(list(self.rows()))
+        return self.read(range(self.out_channels))
 
-    def rows(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Tensor]:
-        """The weight in parts along its output channels, (c, ...) each, in the file's dtype.
+    def parts(self, block_bytes: int = BLOCK_BYTES) -> Iterator[range]:
+        """Output channels that are read together, in order."""
+        height = max(1, block_bytes // self.row_bytes)
+        for start in range(0, self.out_channels, height):
+            yield range(start, min(start + height, self.out_channels))
+
+    def read(self, channels: range) -> Tensor:
+        """Some neighbouring output channels, (c, ...), in the file's dtype.
 
         Raises:
-            LoadError: the file cannot be read any more.
+            LoadError: the file cannot be read any more, or was written to since it was listed.
         """
-        height = max(1, block_bytes // max(1, self.weights_per_channel * self.dtype.itemsize))
+        file = MappedFile(self.path, self.changed_ns)
         try:
-            with safe_open(self.path, framework="pt") as archive:
-                weight = archive.get_slice(f"{self.name}.weight")
-                for start in range(0, self.out_channels, height):
-                    yield weight[start : start + height]
-        except (SafetensorError, OSError) as error:
-            raise LoadError(f"{self.path.name} cannot be read any more ({error}); copy it again") from error
+            return self.look(file, channels).clone()
+        finally:
+            file.close()
+
+    def look(self, file: MappedFile, channels: range) -> Tensor:
+        """The same without a copy; to be looked at right away.
+
+        Args:
+            file: that at `path`.
+            channels: without a gap.
+
+        Raises:
+            LoadError: the file was written to.
+        """
+        start = self.begin + channels.start * self.row_bytes
+        content = file.bytes(start, len(channels) * self.row_bytes)
+        if start % self.dtype.itemsize:  # the format allows it, processors do not like it
+            content = content.clone()
+        return content.view(self.dtype).view(len(channels), *self.shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +183,6 @@ def _files(path: Path) -> tuple[tuple[Path, ...], str]:
     if path.is_file():
         if path.suffix != ".safetensors":
             raise LoadError(f"{path.name} is no safetensors file: other formats can run code when opened")
-        check_safetensors(path)
         return (path,), ""
     if not path.is_dir():
         raise LoadError(
@@ -182,29 +208,27 @@ def _component(path: Path) -> tuple[Path, str]:
 
 def _layers_of(path: Path) -> list[StoredLayer]:
     """Every tensor of a file that is the weight of a linear layer or convolution."""
+    header, changed_ns = open_header(path), path.stat().st_mtime_ns
     layers = []
-    try:
-        with safe_open(path, framework="pt") as archive:
-            for key in archive.keys():  # noqa: SIM118 - not a mapping
-                name, _, last = key.rpartition(".")
-                if last != "weight" or any(fnmatchcase(name, pattern) for pattern in TABLES):
-                    continue
-                piece = archive.get_slice(key)
-                shape, dtype = tuple(int(axis) for axis in piece.get_shape()), FLOATING.get(piece.get_dtype())
-                if len(shape) in (2, 4) and dtype is not None and min(shape) > 0:
-                    layers.append(
-                        StoredLayer(
-                            name=name,
-                            kind="linear" if len(shape) == 2 else "conv",
-                            shape=shape,
-                            dtype=dtype,
-                            path=path,
-                            exempt=None,
-                            reason="",
-                        )
-                    )
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LoadError(f"{path.name} cannot be read ({error}); copy it again") from error
+    for key, tensor in header.tensors.items():
+        name, _, last = key.rpartition(".")
+        if last != "weight" or any(fnmatchcase(name, pattern) for pattern in TABLES):
+            continue
+        dtype = FLOATING.get(tensor.dtype)
+        if len(tensor.shape) in (2, 4) and dtype is not None and min(tensor.shape) > 0:
+            layers.append(
+                StoredLayer(
+                    name=name,
+                    kind="linear" if len(tensor.shape) == 2 else "conv",
+                    shape=tensor.shape,
+                    dtype=dtype,
+                    path=path,
+                    begin=header.data_start + tensor.begin,
+                    changed_ns=changed_ns,
+                    exempt=None,
+                    reason="",
+                )
+            )
     return layers
 
 

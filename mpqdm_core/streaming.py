@@ -8,19 +8,23 @@ one, under which a channel's output error is the sum of its weights' squared err
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mpqdm_core.error_table import BITS, ErrorTable
-from mpqdm_core.kurtosis import ChannelStatistics, joined_statistics
+from mpqdm_core.kurtosis import channel_kurtosis, join_parts, part_statistics
+from mpqdm_core.mapped_file import MappedFile
 from mpqdm_core.outliers import LayerOutliers, OutlierStats
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
+from mpqdm_core.row_pass import RowFacts
 from mpqdm_core.stored_weights import StoredDenoiser, StoredLayer
 from mpqdm_core.weights import fit_weight, round_weight
 
+PARTS_AT_ONCE = 4  # read by one thread before it hands over: the thread that collects takes time from both
 WITHOUT_INPUTS = {"activation_bits": None, "prescale_alpha": None, "inputs": "white noise"}
 
 
@@ -39,10 +43,29 @@ def stored_outlier_stats(stored: StoredDenoiser, report: Report = silent) -> Out
         Cancelled: raised by `report`.
     """
     meter = _Meter(stored.layers, report)
+    found: dict[str, list[RowFacts]] = {layer.name: [] for layer in stored.layers}
+    parts = [(layer, channels) for layer in stored.layers for channels in layer.parts()]
+    turns = [parts[start : start + PARTS_AT_ONCE] for start in range(0, len(parts), PARTS_AT_ONCE)]
+    written = {layer.path: layer.changed_ns for layer in stored.layers}
+    files = {path: MappedFile(path, changed_ns) for path, changed_ns in written.items()}
+
+    def look(turn: list[tuple[StoredLayer, range]]) -> list[list[RowFacts]]:
+        return [part_statistics(layer.look(files[layer.path], channels)) for layer, channels in turn]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
+        try:
+            for turn, seen in zip(turns, workers.map(look, turns), strict=True):
+                for (layer, channels), facts in zip(turn, seen, strict=True):
+                    found[layer.name] += facts
+                    meter.add(layer, channels)
+        finally:
+            workers.shutdown(cancel_futures=True)
+            for file in files.values():
+                file.close()
     layers = tuple(
         LayerOutliers(
             name=layer.name,
-            weight=_statistics(layer, meter),
+            weight=join_parts(found[layer.name], layer.weights_per_channel),
             prescaled=None,
             prescale=None,
             inputs=None,
@@ -78,7 +101,7 @@ def stored_error_table(
             weight = rows.float()
             error.append(_weight_errors(weight, settings))
             energy.append(weight.flatten(1).double().square().sum(dim=1).numpy())
-            kurtosis.append(joined_statistics([weight]).kurtosis)
+            kurtosis.append(channel_kurtosis(weight).numpy())
     channels = [layer.out_channels for layer in layers]
     return ErrorTable(
         layer_names=tuple(layer.name for layer in layers),
@@ -95,10 +118,6 @@ def stored_error_table(
             "inputs": "white noise",
         },
     )
-
-
-def _statistics(layer: StoredLayer, meter: _Meter) -> ChannelStatistics:
-    return joined_statistics(rows.float() if rows.dtype.itemsize == 1 else rows for rows in meter.read(layer))
 
 
 def _weight_errors(weight: Tensor, settings: QuantSettings) -> np.ndarray:
@@ -121,7 +140,11 @@ class _Meter:
 
     def read(self, layer: StoredLayer) -> Iterator[Tensor]:
         """The rows of a layer, in parts."""
-        for rows in layer.rows():
-            yield rows
-            self._read += rows.numel() * rows.dtype.itemsize
-            self._report(min(self._read >> 20, self._total), self._total, f"reading {layer.name}")
+        for channels in layer.parts():
+            yield layer.read(channels)
+            self.add(layer, channels)
+
+    def add(self, layer: StoredLayer, channels: range) -> None:
+        """Report that these have been read."""
+        self._read += len(channels) * layer.row_bytes
+        self._report(min(self._read >> 20, self._total), self._total, f"reading {layer.name}")

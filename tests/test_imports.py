@@ -18,6 +18,7 @@ ARITHMETIC = {
     f"mpqdm_core.{name}"
     for name in (
         "affine",
+        "compiled_rows",
         "distribution",
         "grids",
         "intervals",
@@ -26,6 +27,7 @@ ARITHMETIC = {
         "neighbours",
         "prescale",
         "range_search",
+        "row_pass",
     )
 }
 

@@ -1,7 +1,9 @@
 """Looking at checkpoints without loading them."""
 
 import json
+import os
 import resource
+import struct
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tiny_models import save_model, tiny_denoiser
 from mpqdm_core.allocation import AllocationSettings, allocate
 from mpqdm_core.denoiser import ExemptRule
 from mpqdm_core.errors import LoadError
+from mpqdm_core.kurtosis import channel_kurtosis
 from mpqdm_core.outliers import outlier_stats
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.stored_weights import StoredDenoiser, open_stored
@@ -48,7 +51,7 @@ def test_parts_of_a_weight_give_the_statistics_of_the_whole(tmp_path):
     weight[5] = 0.0
     save_file({"x.weight": weight}, tmp_path / "m.safetensors")
     layer = open_stored(tmp_path / "m.safetensors").layers[0]
-    parts = list(layer.rows(block_bytes=1000))
+    parts = [layer.read(channels) for channels in layer.parts(block_bytes=1000)]
     assert len(parts) == 100 and torch.equal(torch.cat(parts), weight)
 
 
@@ -148,7 +151,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     save_file(big, tmp_path / "m.safetensors")  # 192 MB
     del big
     stored = open_stored(tmp_path / "m.safetensors")
-    next(stored.layers[0].rows())
+    stored.layers[0].read(range(1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     stored_outlier_stats(stored)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -187,3 +190,31 @@ def test_a_file_that_goes_away_while_it_is_read(tmp_path):
     (tmp_path / "m.safetensors").unlink()
     with pytest.raises(LoadError, match="cannot be read any more"):
         stored_outlier_stats(stored)
+
+
+def test_a_file_that_is_written_to_after_it_was_listed(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({"a.weight": torch.ones(4, 4)}, path)
+    stored = open_stored(path)
+    save_file({"a.weight": torch.zeros(4, 4)}, path)
+    os.utime(path, ns=(0, 1))
+    for look in (lambda: stored_outlier_stats(stored), stored.layers[0].weight):
+        with pytest.raises(LoadError, match="was written to while it was read"):
+            look()
+
+
+def test_weights_between_the_boundaries_of_words(tmp_path):
+    weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(4))
+    header = json.dumps(
+        {
+            "x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+            "a.weight": {"dtype": "F32", "shape": [3, 5], "data_offsets": [1, 61]},
+        }
+    ).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" + weight.numpy().tobytes())
+    stored = open_stored(path)
+    assert torch.equal(stored.layers[0].weight(), weight)
+    np.testing.assert_array_equal(
+        stored_outlier_stats(stored).layers[0].weight.kurtosis, channel_kurtosis(weight).numpy()
+    )
