@@ -2,8 +2,8 @@
 
 Extremes and medians compare the bits of the numbers as integers, which orders them as the numbers are
 ordered, puts NaN at the ends instead of losing it, and fills the processor's vector units where comparisons
-of floats do not. All of them stand in one file: what numba keeps on disk is renewed when this file changes, not
-when another one does.
+of floats do not. All of them stand in one file: what numba keeps on disk is renewed when this file changes,
+not when another one does.
 """
 
 from __future__ import annotations
