@@ -12,6 +12,7 @@ import numpy as np
 from pages._layers import short, spans
 
 MAX_COLUMNS = 512
+SEEN_WHOLE = 0.9  # of the layers show every channel, if they are not wider than that
 ROW_HEIGHT, MIN_HEIGHT, MAX_HEIGHT = 10, 300, 620
 SIDE_TICKS = 3  # numbers have room on the side axis
 MAP_SHARE = 0.86  # share of the width taken by the map; the rest shows one number a layer
@@ -26,23 +27,23 @@ HEAT = [
 Figure = dict[str, Any]
 
 
-def grid(values: np.ndarray, layer_start: np.ndarray) -> tuple[np.ndarray, int]:
-    """Put channels (C,) into (layers, columns); wide layers are pooled by their largest value.
+def grid(values: np.ndarray, layer_start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put channels (C,) into (layers, columns); neighbours in a wide layer share one, and the largest shows.
+
+    The map is as wide as most layers are: one layer many times wider would leave the others a sliver.
 
     Returns:
-        The matrix, NaN where a layer has no channel, and the number of channels that share one column.
+        The matrix, NaN where a layer has no channel, and (layers,) how many channels share a column.
     """
     sizes = np.diff(layer_start)
-    widest = int(sizes.max(initial=1))
-    pool = -(-widest // MAX_COLUMNS)
-    wide = np.full((len(sizes), -(-widest // pool) * pool), np.nan, dtype=np.float32)
-    rows = np.repeat(np.arange(len(sizes)), sizes)
-    wide[rows, np.arange(len(values)) - np.repeat(layer_start[:-1], sizes)] = values
-    if pool == 1:
-        return wide, pool
-    blocks = wide.reshape(len(sizes), -1, pool)
-    highest = np.where(np.isnan(blocks), -np.inf, blocks).max(axis=2)
-    return np.where(np.isnan(blocks).all(axis=2), np.nan, highest), pool
+    width = min(MAX_COLUMNS, int(np.quantile(sizes, SEEN_WHOLE, method="higher")))
+    pools = -(-sizes // width)
+    counts = -(-sizes // pools)
+    rows = np.repeat(np.arange(len(sizes)), counts)
+    columns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    matrix = np.full((len(sizes), counts.max()), np.nan, dtype=np.float32)
+    matrix[rows, columns] = np.fmax.reduceat(values, layer_start[rows] + columns * pools[rows])
+    return matrix, pools
 
 
 def pack(matrix: np.ndarray) -> dict[str, str]:
@@ -74,7 +75,7 @@ def bits_map(layers: Sequence[str], layer_start: np.ndarray, bits: np.ndarray, w
         bits: (C,) 1..8.
         weights: (L,) weights per channel, for the hover text.
     """
-    matrix, pool = grid(bits, layer_start)
+    matrix, pools = grid(bits, layer_start)
     sizes = np.diff(layer_start)
     means = np.add.reduceat(bits.astype(np.float64), layer_start[:-1]) / sizes
     cells = {
@@ -88,7 +89,7 @@ def bits_map(layers: Sequence[str], layer_start: np.ndarray, bits: np.ndarray, w
         "hoverongaps": False,
         "hovertemplate": "%{text}channel %{x}: <b>%{z} bits</b><extra></extra>",
     }
-    return _figure(layers, sizes, cells, pool, means, "mean bits", [0, 8.4], "%{x:.2f} bits", digits=True)
+    return _figure(layers, sizes, cells, pools, means, "mean bits", [0, 8.4], "%{x:.2f} bits", digits=True)
 
 
 def value_map(
@@ -117,7 +118,7 @@ def value_map(
     sizes = np.diff(layer_start)
     if sort:
         values = np.concatenate([-np.sort(-values[a:b]) for a, b in pairwise(layer_start)])
-    matrix, pool = grid(values, layer_start)
+    matrix, pools = grid(values, layer_start)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     shown, ticks = matrix, {}
@@ -147,7 +148,7 @@ def value_map(
         "customdata": pack(matrix),
     }
     peaks = np.array([_peak(values[a:b]) for a, b in pairwise(layer_start)])
-    figure = _figure(layers, sizes, cells, pool, peaks, side_name, None, "%{x:.4g}", axis=axis)
+    figure = _figure(layers, sizes, cells, pools, peaks, side_name, None, "%{x:.4g}", axis=axis)
     figure["layout"]["margin"] = {"r": 64}
     if logarithmic:
         figure["layout"]["xaxis2"] |= {"type": "log", **_side_ticks(peaks)}
@@ -207,7 +208,7 @@ def _figure(
     layers: Sequence[str],
     sizes: np.ndarray,
     cells: Figure,
-    pool: int,
+    pools: np.ndarray,
     side: np.ndarray,
     side_name: str,
     side_range: list[float] | None,
@@ -242,7 +243,9 @@ def _figure(
         "hovertemplate": f"%{{customdata}}<br>{side_name} {side_format}<extra></extra>",
         "customdata": names,
     }
-    title = axis if pool == 1 else f"{axis} (each column is the highest of {pool})"
+    most = int(pools.max())
+    column = axis if most == 1 else "column"
+    title = axis if most == 1 else f"{axis} (in wide layers, a column is the highest of up to {most})"
     height = int(np.clip(len(layers) * ROW_HEIGHT + 90, MIN_HEIGHT, MAX_HEIGHT))
     layout = {
         "xaxis": {
@@ -275,12 +278,12 @@ def _figure(
         "hovermode": "closest",
     }
     if "cells" in cells:
-        cells = {**cells, "hovertemplate": f"{axis} %{{x}}: <b>%{{z}} bits</b><extra>%{{y}}</extra>"}
+        cells = {**cells, "hovertemplate": f"{column} %{{x}}: <b>%{{z}} bits</b><extra>%{{y}}</extra>"}
     meta = {
         "rows": list(layers),
         "names": names,
         "sizes": [int(size) for size in sizes],
-        "pool": pool,
+        "pools": pools.tolist(),
         "span": MAP_SHARE,
         "height": height,
         "view": "map",

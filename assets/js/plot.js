@@ -53,16 +53,17 @@
     let figure = null, drawn = false, busy = false, again = false, width = 0;
 
     const rows = () => (figure && figure.meta && figure.meta.rows) || null;
+    const pool = (row) => (figure.meta.pools || [])[row] || 1; // channels that share a column
 
     function selectionShapes() {
       const names = rows(), { layer, channel } = page.selection;
       if (!names || !layer || !names.includes(layer)) return [];
-      const row = names.indexOf(layer), pool = figure.meta.pool || 1;
+      const row = names.indexOf(layer);
       const box = (place, width) => [["#000", width + 2], ["#fff", width]].map(([color, size]) => // seen on any colour
         ({ type: "rect", y0: row - 0.5, y1: row + 0.5, fillcolor: "rgba(0,0,0,0)", line: { color, width: size }, ...place }));
       const shapes = box({ xref: "paper", x0: 0, x1: figure.meta.span || 1 }, 1);
       if (channel !== null && channel !== undefined) {
-        const column = Math.floor(channel / pool);
+        const column = Math.floor(channel / pool(row));
         shapes.push(...box({ x0: column - 0.5, x1: column + 0.5 }, 2));
       }
       return shapes;
@@ -121,9 +122,9 @@
     }
 
     function pick(row, column) {
-      const pool = figure.meta.pool || 1, layer = rows()[row];
+      const layer = rows()[row];
       const size = figure.meta.sizes ? figure.meta.sizes[row] : Infinity;
-      const channel = figure.meta.layer_only ? null : Math.max(0, Math.min(Math.round(column) * pool, size - 1));
+      const channel = figure.meta.layer_only ? null : Math.max(0, Math.min(Math.round(column) * pool(row), size - 1));
       page.select(layer, channel);
       status.textContent = channel === null ? layer : `${layer}, channel ${channel}`;
       trigger("cell", { layer, channel });
@@ -146,9 +147,9 @@
       if (!names || !step || event.target !== root) return;
       event.preventDefault();
       const { layer, channel } = page.selection;
-      const row = Math.max(0, names.indexOf(layer)), pool = figure.meta.pool || 1;
+      const row = Math.max(0, names.indexOf(layer));
       const next = layer === null ? row : Math.max(0, Math.min(names.length - 1, row + step[0]));
-      pick(next, Math.floor((channel || 0) / pool) + step[1]);
+      pick(next, Math.floor((channel || 0) / pool(next)) + step[1]);
     });
 
     new ResizeObserver(() => { if (root.clientWidth && root.clientWidth !== width) draw(); }).observe(root);

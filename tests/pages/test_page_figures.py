@@ -19,18 +19,28 @@ def floats(packed):
 
 
 def test_channels_fill_their_layer_from_the_left():
-    matrix, pool = grid(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 3]))
-    assert pool == 1
+    matrix, pools = grid(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 3]))
+    assert pools.tolist() == [1, 1]
     np.testing.assert_array_equal(matrix, [[1, np.nan], [2, 3]])
 
 
 def test_wide_layers_are_pooled_by_their_largest_value():
     width = 2 * MAX_COLUMNS
-    matrix, pool = grid(np.arange(width + 1.0), np.array([0, width, width + 1]))
-    assert pool == 2
+    matrix, pools = grid(np.arange(width + 2.0), np.array([0, width, width + 2]))
+    assert pools.tolist() == [2, 1]
     assert matrix[0, :3].tolist() == [1, 3, 5]
-    assert matrix[1, 0] == width
-    assert np.isnan(matrix[1, 1:]).all()  # a gap, not the lowest colour
+    assert matrix[1, :2].tolist() == [width, width + 1]  # a narrow layer keeps every channel
+    assert np.isnan(matrix[1, 2:]).all()  # a gap, not the lowest colour
+
+
+def test_one_wide_layer_does_not_make_the_others_a_sliver():
+    start = np.arange(0, 20 * 8 + 1, 8)
+    values = np.arange(20 * 8 + 70.0)
+    values[-1] = np.nan
+    matrix, pools = grid(values, np.append(start, 20 * 8 + 70))
+    assert pools.tolist() == [1] * 20 + [9]
+    assert matrix.shape == (21, 8)
+    assert matrix[20].tolist() == [168, 177, 186, 195, 204, 213, 222, 228]  # its last value is no number
 
 
 def test_the_bits_map_holds_one_byte_a_cell_and_zero_for_none():
