@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,13 +34,19 @@ class MappedFile:
         """
         self._name, self._changed_ns = path.name, changed_ns
         try:
-            self._file = path.open("rb", buffering=0)
-            # A copy of what is written to, which is nothing: torch warns of memory that it may not write to.
-            self._mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+            with ExitStack() as failing:
+                self._file = failing.enter_context(path.open("rb", buffering=0))
+                # A private copy of what is written, which is nothing: torch warns of read-only memory.
+                self._mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+                failing.pop_all()
         except (OSError, ValueError) as error:  # ValueError: empty by now
             raise LoadError(f"{path.name} cannot be read any more ({error}); copy it again") from error
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Use it in a block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Let go of the file; the mapping ends with the last tensor that looks at it."""
         self._file.close()
 

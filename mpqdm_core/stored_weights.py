@@ -101,11 +101,8 @@ class StoredLayer:
         Raises:
             LoadError: the file cannot be read any more, or was written to since it was listed.
         """
-        file = MappedFile(self.path, self.changed_ns)
-        try:
+        with MappedFile(self.path, self.changed_ns) as file:
             return self.look(file, channels).clone()
-        finally:
-            file.close()
 
     def look(self, file: MappedFile, channels: range) -> Tensor:
         """The same without a copy; to be looked at right away.

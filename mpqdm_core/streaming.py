@@ -7,8 +7,10 @@ one, under which a channel's output error is the sum of its weights' squared err
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +26,9 @@ from mpqdm_core.row_pass import RowFacts
 from mpqdm_core.stored_weights import StoredDenoiser, StoredLayer
 from mpqdm_core.weights import fit_weight, round_weight
 
-PARTS_AT_ONCE = 4  # read by one thread before it hands over: the thread that collects takes time from both
+PARTS_AT_ONCE = 4
 WITHOUT_INPUTS = {"activation_bits": None, "prescale_alpha": None, "inputs": "white noise"}
+Result = TypeVar("Result")
 
 
 def stored_outlier_stats(stored: StoredDenoiser, report: Report = silent) -> OutlierStats:
@@ -42,26 +45,9 @@ def stored_outlier_stats(stored: StoredDenoiser, report: Report = silent) -> Out
         LoadError: a file cannot be read any more.
         Cancelled: raised by `report`.
     """
-    meter = _Meter(stored.layers, report)
     found: dict[str, list[RowFacts]] = {layer.name: [] for layer in stored.layers}
-    parts = [(layer, channels) for layer in stored.layers for channels in layer.parts()]
-    turns = [parts[start : start + PARTS_AT_ONCE] for start in range(0, len(parts), PARTS_AT_ONCE)]
-    written = {layer.path: layer.changed_ns for layer in stored.layers}
-    files = {path: MappedFile(path, changed_ns) for path, changed_ns in written.items()}
-
-    def look(turn: list[tuple[StoredLayer, range]]) -> list[list[RowFacts]]:
-        return [part_statistics(layer.look(files[layer.path], channels)) for layer, channels in turn]
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
-        try:
-            for turn, seen in zip(turns, workers.map(look, turns), strict=True):
-                for (layer, channels), facts in zip(turn, seen, strict=True):
-                    found[layer.name] += facts
-                    meter.add(layer, channels)
-        finally:
-            workers.shutdown(cancel_futures=True)
-            for file in files.values():
-                file.close()
+    for layer, facts in _each_part(stored.layers, part_statistics, PARTS_AT_ONCE, report):
+        found[layer.name] += facts
     layers = tuple(
         LayerOutliers(
             name=layer.name,
@@ -94,29 +80,24 @@ def stored_error_table(
     """
     settings = settings or QuantSettings()
     layers = stored.quantizable_layers
-    meter = _Meter(layers, report)
-    error, energy, kurtosis = [], [], []
-    for layer in layers:
-        for rows in meter.read(layer):
-            weight = rows.float()
-            error.append(_weight_errors(weight, settings))
-            energy.append(weight.flatten(1).double().square().sum(dim=1).numpy())
-            kurtosis.append(channel_kurtosis(weight).numpy())
+
+    def measure(rows: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        weight = rows.to(torch.float32, copy=True)  # takes a second: too long to trust the file's own pages
+        energy = weight.flatten(1).double().square().sum(dim=1).numpy()
+        return _weight_errors(weight, settings), energy, channel_kurtosis(weight).numpy()
+
+    measured = [found for _, found in _each_part(layers, measure, 1, report)]
+    error, energy, kurtosis = (np.concatenate(column) for column in zip(*measured, strict=True))
     channels = [layer.out_channels for layer in layers]
     return ErrorTable(
         layer_names=tuple(layer.name for layer in layers),
         layer_start=np.concatenate([[0], np.cumsum(channels)]).astype(np.int64),
         weights_per_channel=np.array([layer.weights_per_channel for layer in layers], dtype=np.int64),
-        error=np.concatenate(error).astype(np.float32),
-        energy=np.concatenate(energy).astype(np.float32),
-        kurtosis=np.concatenate(kurtosis).astype(np.float32),
+        error=error.astype(np.float32),
+        energy=energy.astype(np.float32),
+        kurtosis=kurtosis.astype(np.float32),
         sensitivity=None,
-        settings={
-            **settings.as_dict(),
-            "activation_bits": None,
-            "prescale_alpha": None,
-            "inputs": "white noise",
-        },
+        settings=settings.as_dict() | WITHOUT_INPUTS,
     )
 
 
@@ -131,20 +112,28 @@ def _weight_errors(weight: Tensor, settings: QuantSettings) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-class _Meter:
-    """Reports how many MiB of some layers have been read."""
+def _each_part(
+    layers: Sequence[StoredLayer], work: Callable[[Tensor], Result], at_once: int, report: Report
+) -> Iterator[tuple[StoredLayer, Result]]:
+    """What `work` makes of every part of some layers, in order; computed in as many threads as torch uses.
 
-    def __init__(self, layers: tuple[StoredLayer, ...], report: Report) -> None:
-        self._total = max(1, sum(layer.nbytes for layer in layers) >> 20)
-        self._report, self._read = report, 0
+    `at_once` parts are read by one thread before it hands over: the thread that collects takes time from all.
+    """
+    parts = [(layer, channels) for layer in layers for channels in layer.parts()]
+    turns = [parts[start : start + at_once] for start in range(0, len(parts), at_once)]
+    written = {layer.path: layer.changed_ns for layer in layers}
+    total, done = max(1, sum(layer.nbytes for layer in layers) >> 20), 0
+    with ExitStack() as open_files, ThreadPoolExecutor(torch.get_num_threads()) as workers:
+        files = {path: open_files.enter_context(MappedFile(path, ns)) for path, ns in written.items()}
 
-    def read(self, layer: StoredLayer) -> Iterator[Tensor]:
-        """The rows of a layer, in parts."""
-        for channels in layer.parts():
-            yield layer.read(channels)
-            self.add(layer, channels)
+        def look(turn: list[tuple[StoredLayer, range]]) -> list[Result]:
+            return [work(layer.look(files[layer.path], channels)) for layer, channels in turn]
 
-    def add(self, layer: StoredLayer, channels: range) -> None:
-        """Report that these have been read."""
-        self._read += len(channels) * layer.row_bytes
-        self._report(min(self._read >> 20, self._total), self._total, f"reading {layer.name}")
+        try:
+            for turn, results in zip(turns, workers.map(look, turns), strict=True):
+                for (layer, channels), result in zip(turn, results, strict=True):
+                    yield layer, result
+                    done += len(channels) * layer.row_bytes
+                    report(min(done >> 20, total), total, f"reading {layer.name}")
+        finally:
+            workers.shutdown(cancel_futures=True)
