@@ -54,6 +54,11 @@ def figures_of(measured: Sequence[dict[str, Any]], planned: int) -> dict[str, Fi
         smallest = min(reductions)
         met = smallest >= REDUCTION_BAR and len(reductions) == len(SEEDS)
         figures["w2a4_fid_reduction"] = Figure(smallest, "share", bar=REDUCTION_BAR, met=met)
+    for setting, entries in by_setting.items():
+        both = reductions_by_seed(entries, "mpqdm-corrected", "efficientdm")
+        if both:
+            unit = "share, one seed" if len(both) == 1 else f"share, mean of {len(both)} seeds"
+            figures[f"{setting.lower()}_corrected_fid_reduction"] = Figure(float(np.mean(both)), unit)
     worst = [
         reduction
         for entries in by_setting.values()

@@ -52,7 +52,7 @@ LABEL_DEVIATION = 0.2  # of a class's first embedding: as loud as that of the ti
 class DiTSettings(TrainingSettings):
     """Everything that decides the trained transformer."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     batch_size: int = 64
     learning_rate: float = 1e-3
     average_decay: float = 0.999
