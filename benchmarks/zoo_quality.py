@@ -5,7 +5,8 @@
 Every model in assets/models that can be sampled is measured, on the features of `sprites-encoder`: class
 accuracy of a model of classes, caption agreement of a text-to-image model, precision of an unconditional one.
 `--quick` draws few pictures instead of 5,000. With `--model` only one is, and the results file keeps what it
-holds of the others, with the commit at which that was measured. The model cards quote the results file.
+holds of the others, with the commit at which that was measured (not with `--quick`). The model cards quote
+the results file.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def main() -> None:
     figures: dict[str, Figure] = {}
     repeats: dict[str, list[float]] = {}
     notes: list[str] = []
-    if asked.model is not None:
+    if asked.model is not None and not asked.quick:  # few pictures and many do not go into one file
         figures, repeats, notes = kept(json.loads((RESULTS / "zoo_quality.json").read_text()), asked.model)
     for name in names if asked.model is None else [asked.model]:
         denoiser = load_denoiser(name)

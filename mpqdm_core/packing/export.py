@@ -25,6 +25,7 @@ from mpqdm_core.packing.sizes import PackedFolder, inspect_packed
 from mpqdm_core.packing.tensors import rounded_state, to_file
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quantization import QuantizedDenoiser
+from mpqdm_core.saved_configs import forget_origins
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 
@@ -202,6 +203,7 @@ def _write_parts(denoiser: Denoiser, folder: Path) -> str:
             place = name
         elif part is not None:
             part.save_pretrained(folder / name)
+    forget_origins(folder)
     return place
 
 

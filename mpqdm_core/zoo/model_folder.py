@@ -22,6 +22,7 @@ from diffusers import AutoencoderKL
 from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.folder_notes import SAMPLER_FILE
 from mpqdm_core.prompted_loading import PROMPTS_FILE
+from mpqdm_core.saved_configs import forget_origins
 from mpqdm_core.zoo.denoiser_training import DEVICE_FILE, TrainingSettings
 from mpqdm_core.zoo.training import RunFolder
 
@@ -63,6 +64,7 @@ def write_model(
     for name in half:
         getattr(pipeline, name).to(torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    forget_origins(folder)
     _write(folder / SAMPLER_FILE, {k: v for k, v in asdict(sampler).items() if k != "eta"})
     if prompts:
         _write(folder / PROMPTS_FILE, {"prompts": list(prompts)})

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mpqdm_core.pipelines import ClassConditionalLDMPipeline
 from mpqdm_core.sampling import to_uint8
+from mpqdm_core.saved_configs import forget_origins
 from mpqdm_core.zoo import sprites
 from mpqdm_core.zoo.denoiser_training import (
     Trainee,
@@ -158,6 +159,7 @@ def main() -> None:
     )
     if asked.out is not None:
         assemble(network, vae, latents.scaling_factor).save_pretrained(asked.out, safe_serialization=True)
+        forget_origins(asked.out)
         _write_training(asked.out, RunFolder(asked.autoencoder), run, settings)
 
 

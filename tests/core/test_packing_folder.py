@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from packed_reader import read_file, read_layer
 from tiny_packed import WEIGHTS, draw, exported, mixed
 from tiny_quant import small_calibration, small_denoiser
 
+from mpqdm_core.denoiser import rebuild_pipeline
 from mpqdm_core.errors import Cancelled, DataError, SettingsError
 from mpqdm_core.packing import PackedLayer, export_packed, inspect_packed, load_packed
 
@@ -35,6 +37,19 @@ def test_a_loaded_model_is_the_exported_one(tmp_path, grid, activation_bits):
         assert torch.equal(layer.mid_rise, quantized.layers[name].mid_rise)
     assert np.array_equal(draw(loaded).latents, draw(quantized).latents)
     assert np.array_equal(draw(loaded).images, draw(quantized).images)
+
+
+def test_a_packed_model_does_not_say_where_its_parts_came_from(tmp_path):
+    vae = AutoencoderKL.from_pretrained(exported(tmp_path / "private-place") / "vae")
+    assert "private-place" in str(vae.config["_name_or_path"])  # diffusers would write it
+    denoiser = mixed().denoiser
+    loaded = replace(
+        mixed(), denoiser=replace(denoiser, pipeline=rebuild_pipeline(denoiser.pipeline, vae=vae))
+    )
+    copied = exported(tmp_path / "public", loaded)
+    texts = {path.name: path.read_text() for path in copied.rglob("*") if path.suffix in (".json", ".md")}
+    assert len(texts) > 3 and not [name for name, text in texts.items() if "private-place" in text]
+    assert np.array_equal(draw(load_packed(copied)).latents, draw(loaded).latents)
 
 
 def test_a_trainable_student_is_stored_as_it_would_freeze(tmp_path):

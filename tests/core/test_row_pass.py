@@ -1,5 +1,7 @@
 """The compiled pass against numpy's own sorts and sums."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -68,8 +70,6 @@ def test_double_precision_keeps_its_moments():
 
 
 def test_threads_do_not_disturb_each_other():
-    from concurrent.futures import ThreadPoolExecutor
-
     blocks = [np.random.default_rng(seed).normal(size=(50, 700)).astype(np.float32) for seed in range(16)]
     alone = [row_facts(block).deviation for block in blocks]
     with ThreadPoolExecutor(4) as workers:

@@ -132,6 +132,8 @@ def test_each_is_listed_with_its_card_and_its_training(models):
     assert sorted(cards) == ["sprites-ddpm", "sprites-dit", "sprites-t2i"]
     for name, card in cards.items():
         assert card.title == name
+        # a part that was loaded, the autoencoder, does not say from where
+        assert not [path for path in card.folder.rglob("*.json") if "_name_or_path" in path.read_text()]
         assert "small enough for two CPU cores" in card.description
         text = (card.folder / "README.md").read_text()
         assert "$" not in text and f"of {STEPS} planned steps" in text
