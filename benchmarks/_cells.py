@@ -1,23 +1,23 @@
 """Cells of a grid of recipes, settings and seeds: each is trained, sampled and measured once, and kept.
 
-What lies in the run folder is not computed again, and a killed training goes on from its checkpoint. Another
-model, scale or recipe has other files.
+What lies in the run folder or in a published results file is not computed again, and a killed training goes
+on from its checkpoint. A cell of another model, scale or recipe, whatever its name, does not count as this one.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks._cell_files import digest, read_cells
 from benchmarks._drawn import Judge, kept_samples
 from mpqdm_core.adapter import apply_adapter
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
@@ -94,16 +94,25 @@ class Bench:
         scale: Scale,
         recipes: Mapping[str, Recipe],
         model: str = MODEL,
-        finished: Path | None = None,
+        published: Sequence[Path] = (),
     ) -> None:
-        """Work in `folder` on a bundled model; cells name their recipe by its key in `recipes`.
+        """Work in `folder` on a bundled model.
 
-        `finished` is the folder of another benchmark of the same scale: its cells of the same name count too.
+        Args:
+            folder: of what is kept between two calls.
+            scale: how much work a cell is.
+            recipes: by the key with which cells name them.
+            model: name of a bundled one.
+            published: results files whose cells count as measured.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._finished = finished
         self.folder, self.scale, self.recipes = folder, scale, recipes
         self.denoiser: Denoiser = load_denoiser(model)
+        self._published = {
+            (entry["setting"], entry["recipe"], entry["seed"], entry.get("made_of")): entry
+            for path in published
+            for entry in read_cells(path)
+        }
         self._calibrations: dict[int, Calibration] = {}
         self._records: dict[int, TeacherRecord] = {}
         self._teachers: dict[int, Samples] = {}
@@ -187,19 +196,26 @@ class Bench:
         ).adapter
         return apply_adapter(self.denoiser, calibration, adapter), dict(adapter.losses)
 
+    def made_of(self, cell: Cell) -> str:
+        """Changes with everything that decides a cell's figures: model, scale, bits and recipe."""
+        recipe = self.recipes[cell.recipe]
+        decides = {
+            key: value for key, value in asdict(recipe).items() if key not in ("name", "title", "differs")
+        }
+        return digest(self.denoiser.content_hash, asdict(self.scale), SETTINGS[cell.setting], decides)
+
     def kept(self, cell: Cell) -> dict[str, Any] | None:
         """Every figure of a cell that was measured already."""
-        for folder in (self.folder, self._finished or self.folder):
-            path = folder / self.path(cell, ".json").name
-            if path.exists():
-                found: dict[str, Any] = json.loads(path.read_text())
+        made_of = self.made_of(cell)
+        path = self.path(cell, ".json")
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())
+            if found["made_of"] == made_of:
                 return found
-        return None
+        return self._published.get((cell.setting, cell.recipe, cell.seed, made_of))
 
     def measure(self, cell: Cell) -> dict[str, Any]:
-        """Every figure of a cell; kept."""
-        if (kept := self.kept(cell)) is not None:
-            return kept
+        """Measure a cell and keep its figures."""
         start = time.monotonic()
         student, losses = self.student(cell)
         trained = time.monotonic()
@@ -216,6 +232,7 @@ class Bench:
         report = student.bit_report
         content: dict[str, Any] = {
             **asdict(cell),
+            "made_of": self.made_of(cell),
             "psnr_db": comparison.image_psnr_db.mean.value,
             "latent_snr_db": comparison.latent_snr_db.mean.value,
             "losses": losses,
@@ -248,50 +265,15 @@ class Bench:
         return content
 
     def save_grid(self, measured: Sequence[Mapping[str, Any]], setting: str, path: Path) -> None:
-        """Ten pictures of each recipe at one setting, full precision on top; seed 0."""
+        """Ten pictures of each recipe at one setting, full precision on top; seed 0.
+
+        Where one of the recipes was drawn on another machine, the picture that is there stays.
+        """
         done = {entry["recipe"] for entry in measured if entry["setting"] == setting and entry["seed"] == 0}
         drawn = [Cell(setting=setting, recipe=recipe, seed=0) for recipe in self.recipes if recipe in done]
+        if not all(self.path(cell, ".npy").exists() for cell in drawn):
+            return
         teacher = self.draw(self.denoiser, 0, min(GRID_PICTURES, self.scale.pictures))
         rows = [teacher.images, *(np.load(self.path(cell, ".npy")) for cell in drawn)]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         Image.fromarray(sheet).save(path)
-
-
-def measure_cells(bench: Bench, planned: Sequence[Cell], minutes: float) -> list[dict[str, Any]]:
-    """Compute what is missing until the time is up; return what is there."""
-    deadline, measured = time.monotonic() + 60 * minutes, []
-    for cell in planned:
-        if time.monotonic() > deadline and bench.kept(cell) is None:
-            continue
-        measured.append(bench.measure(cell))
-        entry = measured[-1]
-        print(f"{cell.key}: FID {entry['fid_real']:.1f}, to teacher {entry['fid_teacher']:.1f}, ", end="")
-        print(f"PSNR {entry['psnr_db']:.2f} dB, {entry['train_s'] + entry['sample_s']:.0f} s", flush=True)
-    return measured
-
-
-def options(description: str | None, name: str) -> argparse.Namespace:
-    """Command line of a benchmark of cells.
-
-    Args:
-        description: of the command.
-        name: of the benchmark.
-
-    Returns:
-        what was asked for, and as `name` that of the results: of another model than the first one they lie
-        in files of their own.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a toy of a run, under 50 s on two cores")
-    parser.add_argument("--minutes", type=float, default=600.0, help="start no cell after this time")
-    parser.add_argument("--only", default="", help="recipes, separated by commas; all of them otherwise")
-    parser.add_argument("--settings", default="", help="settings, separated by commas; all of them otherwise")
-    parser.add_argument("--model", default=MODEL, help="a bundled model of the sprites")
-    parser.add_argument("--run", type=Path, default=None, help="where finished cells are kept")
-    asked = parser.parse_args()
-    ending = "" if asked.model == MODEL else "_" + asked.model.replace("-", "_")
-    asked.name = name + ending
-    asked.run = asked.run or Path("runs") / asked.name
-    return asked

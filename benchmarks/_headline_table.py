@@ -1,10 +1,8 @@
-"""All figures of the headline's cells as one file, and their table for README.md."""
+"""The table of the headline's cells for README.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -23,11 +21,6 @@ SHOWN = {
     "psnr_db": ("PSNR, dB", "{:.2f}"),
     "effective_bits": ("effective bits", "{:.3f}"),
 }
-
-
-def write_cells(measured: Sequence[Mapping[str, Any]], path: Path = CELLS) -> None:
-    """A line for each cell, with every figure."""
-    pd.json_normalize([dict(entry) for entry in measured]).to_csv(path, index=False)
 
 
 def markdown(path: Path = CELLS) -> str:

@@ -1,6 +1,6 @@
 """The paper's ablations on the bundled model, at W3A4 and W2A4, each against MPQ-DM corrected.
 
-    python -m benchmarks.ablations [--quick] [--minutes 60] [--settings W2A4] [--model sprites-t2i]
+    python -m benchmarks.ablations [--quick] [--minutes 60] [--settings W2A4] [--model sprites-t2i] [--fresh]
 
 One thing is changed at a time: outlier-driven bits on or off, the relation loss on or off, kurtosis against
 random and head-tail selection, relation against squared distance of features, the window and the temperature.
@@ -15,7 +15,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 
-from benchmarks._cells import QUICK, Bench, Cell, Scale, measure_cells, options
+from benchmarks._cell_command import measure_cells, options
+from benchmarks._cell_files import write_cells
+from benchmarks._cells import QUICK, Bench, Cell, Scale
 from benchmarks._record import RESULTS, Figure, record
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.recipes import RECIPES, Recipe
@@ -70,8 +72,8 @@ def main() -> None:
     scale, folder = Scale(), asked.run
     if asked.quick:
         scale, folder, planned = QUICK, asked.run / "quick", planned[:2]
-    finished = None if asked.quick else asked.run.with_name(asked.name.replace("ablations", "headline"))
-    bench = Bench(folder, scale, recipes, asked.model, finished)
+    files = [RESULTS / f"{name}.csv" for name in (asked.name.replace("ablations", "headline"), asked.name)]
+    bench = Bench(folder, scale, recipes, asked.model, () if asked.fresh or asked.quick else files)
     measure_cells(bench, planned, asked.minutes)
     grid = planned if asked.quick else cells(dict.fromkeys([*SETTINGS, *settings]), recipes)
     measured = [entry for cell in grid if (entry := bench.kept(cell)) is not None]
@@ -84,6 +86,7 @@ def main() -> None:
     notes = [json.dumps(asdict(scale)), *(f"{recipe.name}: {recipe.differs}" for recipe in recipes.values())]
     repeats = {f"{e['setting']}-{e['recipe']}": [e["fid_real"]] for e in measured}
     record(asked.name, figures=figures, repeats=repeats, seed=SEED, notes=notes, folder=RESULTS)
+    write_cells(measured, (folder if asked.quick else RESULTS) / f"{asked.name}.csv")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@
 
 Every recipe at one setting has the same average weight bits, activation bits, exempt layers, optimiser steps,
 pictures per step and teacher's records; a seed decides the calibration, the record, the training and the
-noise of the evaluated pictures. Finished cells lie in the run folder and are not computed again, a killed
-training goes on from its checkpoint, so that the command can be repeated until all cells are there; the
-results file holds what is there so far and says how much is missing. Features are those of `sprites-encoder`.
+noise of the evaluated pictures. Finished cells lie in the run folder and in `results/headline.csv` and are
+not computed again (`--fresh` looks at the run folder alone), a killed training goes on from its checkpoint,
+so that the command can be repeated until all cells are there; the results file holds what is there so far
+and says how much is missing. Features are those of `sprites-encoder`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._cells import QUICK, SEEDS, SETTINGS, Bench, Cell, Scale, measure_cells, options
-from benchmarks._headline_table import write_cells
+from benchmarks._cell_command import measure_cells, options
+from benchmarks._cell_files import write_cells
+from benchmarks._cells import QUICK, SEEDS, SETTINGS, Bench, Cell, Scale
 from benchmarks._record import RESULTS, Figure, record
 from mpqdm_core.recipes import RECIPES
 
@@ -84,7 +86,8 @@ def main() -> None:
     scale, folder, planned = Scale(), asked.run, cells(settings, recipes)
     if asked.quick:
         scale, folder, planned = QUICK, asked.run / "quick", cells([HEADLINE], ["naive", "ours"])[:2]
-    bench = Bench(folder, scale, RECIPES, asked.model)
+    published = () if asked.fresh or asked.quick else (RESULTS / f"{asked.name}.csv",)
+    bench = Bench(folder, scale, RECIPES, asked.model, published)
     measure_cells(bench, planned, asked.minutes)
     grid = planned if asked.quick else cells(list(SETTINGS), list(RECIPES))
     measured = [entry for cell in grid if (entry := bench.kept(cell)) is not None]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import _headline_table, _readme, headline
+from benchmarks import _cell_files, _headline_table, _readme, headline
 
 
 @pytest.mark.parametrize("path", _readme.documents(), ids=lambda path: path.parent.name)
@@ -41,7 +41,7 @@ def cell(recipe, seed, fid, setting="W2A4"):
 
 def test_the_headline_s_table_has_the_mean_over_seeds_and_their_range(tmp_path):
     path = tmp_path / "cells.csv"
-    _headline_table.write_cells([cell("ours", 0, 10.0), cell("ours", 1, 30.0), cell("naive", 0, 50.0)], path)
+    _cell_files.write_cells([cell("ours", 0, 10.0), cell("ours", 1, 30.0), cell("naive", 0, 50.0)], path)
     ours, naive = _headline_table.markdown(path).splitlines()[2:4]
     assert ours.startswith("| W2A4 | ours | 2 | 20.0 (10.0 to 30.0) | 1.0 |")
     assert naive.startswith("| W2A4 | rounding only | 1 | 50.0 |")

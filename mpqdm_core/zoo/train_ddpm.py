@@ -39,13 +39,14 @@ GROUPS = 8
 class PixelSettings(TrainingSettings):
     """Everything that decides the trained U-Net."""
 
-    steps: int = 12_000
-    batch_size: int = 64
+    steps: int = 10_000
+    batch_size: int = 48
     learning_rate: float = 1e-3
     average_decay: float = 0.999
-    block_out_channels: tuple[int, ...] = (32, 64, 96)
+    block_out_channels: tuple[int, ...] = (32, 48, 96)
     layers_per_block: int = 1
     head_channels: int = 32
+    bfloat16: bool = True  # products of the network, by autocast; weights and loss stay float32
 
 
 def build_network(settings: PixelSettings) -> UNet2DModel:
@@ -80,17 +81,18 @@ def half_sprites(indices: range) -> dict[str, Tensor]:
 def trainee(settings: PixelSettings, pictures: Tensor) -> Trainee:
     """The U-Net with its loss on `pictures` (N, 3, 32, 32) uint8, and its sheet."""
     torch.manual_seed(settings.seed)
-    network = build_network(settings).to(memory_format=torch.channels_last)
+    network = build_network(settings)
     scheduler = build_scheduler()
 
     def loss(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (count,), generator=generator)
         clean = pictures[chosen].float() / 127.5 - 1.0
-        clean = clean.to(device_of(network), memory_format=torch.channels_last)
+        clean = clean.to(device_of(network))
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            noise: Tensor = network(noisy, timesteps).sample
-            return noise
+            with torch.autocast(noisy.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                noise: Tensor = network(noisy, timesteps).sample
+            return noise.float()
 
         return noise_loss(predict, clean, scheduler.alphas_cumprod, settings.snr_limit, generator)
 
