@@ -1,7 +1,7 @@
 """Cells of a grid of recipes, settings and seeds: each is trained, sampled and measured once, and kept.
 
 What lies in the run folder or in a published results file is not computed again, and a killed training goes
-on from its checkpoint. A cell of another model, scale or recipe, whatever its name, does not count as this one.
+on from its checkpoint. A cell of another model, scale or recipe does not count, whatever its name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._cell_files import digest, read_cells
-from benchmarks._drawn import Judge, kept_samples
+from benchmarks._drawn import kept_samples
 from mpqdm_core.adapter import apply_adapter
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
@@ -34,7 +34,7 @@ from mpqdm_core.recipes import Recipe
 from mpqdm_core.sampling import Samples, sample
 from mpqdm_core.teacher import TeacherRecord, record_teacher
 from mpqdm_core.zoo.encoder import load_encoder
-from mpqdm_core.zoo.quality import Questions, agreement, ask, encode_real, enlarged
+from mpqdm_core.zoo.quality import Questions, agreement, ask, encode_real
 
 MODEL = "sprites-ldm"
 SETTINGS = {"W2A4": (2, 4), "W2A6": (2, 6), "W3A4": (3, 4), "W3A6": (3, 6)}
@@ -198,10 +198,7 @@ class Bench:
 
     def made_of(self, cell: Cell) -> str:
         """Changes with everything that decides a cell's figures: model, scale, bits and recipe."""
-        recipe = self.recipes[cell.recipe]
-        decides = {
-            key: value for key, value in asdict(recipe).items() if key not in ("name", "title", "differs")
-        }
+        decides = asdict(replace(self.recipes[cell.recipe], name="", title="", differs=""))
         return digest(self.denoiser.content_hash, asdict(self.scale), SETTINGS[cell.setting], decides)
 
     def kept(self, cell: Cell) -> dict[str, Any] | None:
@@ -221,12 +218,8 @@ class Bench:
         trained = time.monotonic()
         drawn = self.draw(student.denoiser, cell.seed)
         real = self.real(drawn.images.shape[1])
-        comparison = compare(
-            self.teacher(cell.seed), drawn, encoder=Judge(load_encoder()), real_features=real
-        )
-        precision, recall = precision_recall(
-            real.features, encode(load_encoder(), enlarged(drawn.images)).features
-        )
+        comparison = compare(self.teacher(cell.seed), drawn, encoder=load_encoder(), real_features=real)
+        precision, recall = precision_recall(real.features, encode(load_encoder(), drawn.images).features)
         questions = self.questions(self.denoiser)
         sets = comparison.distribution
         report = student.bit_report

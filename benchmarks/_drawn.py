@@ -1,4 +1,4 @@
-"""Drawn pictures of a benchmark: kept in a file, and looked at by `sprites-encoder` whatever their size."""
+"""Drawn pictures of a benchmark, kept in a file."""
 
 from __future__ import annotations
 
@@ -7,31 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from mpqdm_core.denoiser import SamplerSettings
 from mpqdm_core.sampling import Samples
-from mpqdm_core.zoo.encoder import EncoderOutput, SpritesEncoder
-from mpqdm_core.zoo.sprites import IMAGE_SIZE
-
-
-class Judge(torch.nn.Module):
-    """`sprites-encoder` on pictures of any size, enlarged to what it reads."""
-
-    def __init__(self, encoder: SpritesEncoder) -> None:
-        """Look with this encoder."""
-        super().__init__()
-        self.encoder = encoder
-        self.eval()
-
-    def forward(self, pictures: Tensor) -> EncoderOutput:
-        """Pictures (N, 3, H, W) within [-1, 1]."""
-        if pictures.shape[-1] != IMAGE_SIZE:
-            pictures = interpolate(pictures, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
-        found: EncoderOutput = self.encoder(pictures)
-        return found
 
 
 def kept_samples(path: Path, sampler: SamplerSettings, draw: Callable[[], Samples]) -> Samples:

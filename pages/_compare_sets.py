@@ -43,11 +43,11 @@ class MeasuredSets:
 
 
 def is_judged(work: Workspace) -> bool:
-    """Whether the encoder knows what this model draws: the sprites, at their size."""
+    """Whether the encoder knows what this model draws: the sprites."""
     from mpqdm_core.zoo.sprites import KINDS
 
     bundled = work.source.startswith(FAMILY) and work.source in bundled_names()
-    return bool(work.class_names) and (bundled or (work.class_names == tuple(KINDS) and not work.prompted))
+    return bundled or (work.class_names == tuple(KINDS) and not work.prompted)
 
 
 def read_count(value: Any) -> int:
@@ -83,7 +83,7 @@ def sets_table(found: MeasuredSets) -> str:
         [words, _cell(getattr(found.columns[0][1], reference)) if reference else ""]
         + [_cell(getattr(column, name)) for _, column in found.columns]
         for name, reference, words in ROWS
-        if name != "class_accuracy" or not found.agreement
+        if name != "class_accuracy" or _asked_for_a_class(found)
     ]
     if found.agreement:
         rows.append([AGREEMENT, *map(_cell, found.agreement)])
@@ -134,7 +134,7 @@ def _measure(solved: Solved, plans: Sequence[Plan], count: int, report: Report) 
         return [bootstrap_mean(agreement(drawn.images, questions.asked))] if prompted else []
 
     reference = sample(questions.denoiser, **draw, report=phase(report, 1, phases, "full precision"))
-    encoder, real = load_encoder(), encode_real(count)
+    encoder, real = load_encoder(), encode_real(count, side=reference.images.shape[1])
     columns, captions = [], agreed(reference)
     for index, (_, title, plan) in enumerate(plans):
         made = quantize(denoiser, calibration, plan, settings)
@@ -145,6 +145,11 @@ def _measure(solved: Solved, plans: Sequence[Plan], count: int, report: Report) 
         columns.append((title, found.distribution))
         captions += agreed(drawn)
     return MeasuredSets(count=count, columns=tuple(columns), agreement=tuple(captions))
+
+
+def _asked_for_a_class(found: MeasuredSets) -> bool:
+    """Whether a class was asked for: neither a caption nor nothing."""
+    return not found.agreement and any(column.class_accuracy is not None for _, column in found.columns)
 
 
 def _cell(result: Any) -> str:

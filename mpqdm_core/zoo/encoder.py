@@ -58,10 +58,14 @@ class SpritesEncoder(nn.Module):
         self.from_spatial = nn.Linear(SPATIAL_CHANNELS * 16, len(sprites.KINDS))
 
     def forward(self, images: Tensor) -> EncoderOutput:
-        """Encode (N, 3, 64, 64) float pictures within [-1, 1]."""
+        """Encode (N, 3, 64, 64) float pictures within [-1, 1]; those of half the side are enlarged first."""
         side = sprites.IMAGE_SIZE
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
-            raise ShapeError(f"images must be (N, 3, {side}, {side}), got {tuple(images.shape)}")
+        if images.ndim != 4 or tuple(images.shape[1:]) not in ((3, side, side), (3, side // 2, side // 2)):
+            raise ShapeError(
+                f"images must be (N, 3, {side}, {side}) or half as wide, got {tuple(images.shape)}"
+            )
+        if images.shape[-1] != side:
+            images = nn.functional.interpolate(images, size=(side, side), mode="bilinear")
         grid = self.stages(images)  # (N, 128, 4, 4)
         features = nn.functional.silu(self.mix(grid)).mean(dim=(2, 3))  # (N, 128)
         attributes = {name: head(features) for name, head in self.heads.items()}

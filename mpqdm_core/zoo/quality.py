@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.distribution import DistributionalResult, frechet_distance
@@ -92,7 +91,7 @@ def measure_quality(
         report=report,
     )
     side = drawn.images.shape[1]
-    seen = encode(load_encoder(), enlarged(drawn.images))
+    seen = encode(load_encoder(), drawn.images)
     real, other = (encode_real(samples, stream, side) for stream in (REAL_STREAM, OTHER_REAL_STREAM))
     agreed = None
     if questions.labels is not None:
@@ -148,20 +147,10 @@ def recognise(images: NDArray[np.uint8]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {attribute: [] for attribute in HEADS}
     with torch.no_grad():
         for start in range(0, len(images), BATCH):
-            pixels = torch.from_numpy(enlarged(images[start : start + BATCH])).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2)
             for attribute, scores in encoder(pixels / 127.5 - 1.0).attributes.items():
                 names[attribute] += [HEADS[attribute][best] for best in scores.argmax(1).tolist()]
     return names
-
-
-def enlarged(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures (N, H, W, 3) at the side that `sprites-encoder` reads, smoothly enlarged if need be."""
-    side = sprites.IMAGE_SIZE
-    if images.shape[1:3] == (side, side):
-        return images
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    larger = interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)
-    return larger.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def encode_real(count: int, stream: int = REAL_STREAM, side: int = sprites.IMAGE_SIZE) -> EncodedSet:
@@ -173,5 +162,5 @@ def encode_real(count: int, stream: int = REAL_STREAM, side: int = sprites.IMAGE
     images, _ = sprites.batch(stream, range(count))
     if side not in (sprites.IMAGE_SIZE, sprites.IMAGE_SIZE // 2):
         raise SettingsError(f"pictures must be 64 or 32 pixels wide, got {side}")
-    seen = images if side == sprites.IMAGE_SIZE else enlarged(sprites.halved(images))
+    seen = images if side == sprites.IMAGE_SIZE else sprites.halved(images)
     return encode(load_encoder(), seen)

@@ -3,11 +3,12 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
-from mpqdm_core.errors import SettingsError
+from mpqdm_core.errors import SettingsError, ShapeError
 from mpqdm_core.families import FAMILIES, make_denoiser
 from mpqdm_core.zoo import sprites
 from mpqdm_core.zoo.captions import asked_for
-from mpqdm_core.zoo.quality import agreement, ask, encode_real, enlarged, measure_quality, recognise
+from mpqdm_core.zoo.encoder import load_encoder
+from mpqdm_core.zoo.quality import agreement, ask, encode_real, measure_quality, recognise
 
 SCENES = [sprites.attributes(12, index) for index in range(50)]
 PICTURES = np.stack([sprites.render(scene) for scene in SCENES])
@@ -39,16 +40,17 @@ def test_every_attribute_that_is_named_must_be_seen():
     assert agreement(picture, [{}]).tolist() == [True]  # nothing asked, nothing missed
 
 
-def test_half_pictures_are_recognised_when_enlarged():
+def test_half_pictures_are_recognised():
     kinds = recognise(sprites.halved(PICTURES))["kind"]
     assert np.mean([kind == scene.kind for kind, scene in zip(kinds, SCENES, strict=True)]) >= 0.95
 
 
-def test_enlarging_keeps_plain_colours_and_full_size():
-    plain = np.full((1, 32, 32, 3), (10, 200, 77), np.uint8)
-    assert (enlarged(plain) == np.array((10, 200, 77))).all()
-    assert enlarged(plain).shape == (1, 64, 64, 3)
-    assert enlarged(PICTURES) is PICTURES
+def test_the_encoder_reads_halves_of_plain_pictures_as_plain_pictures():
+    whole = torch.tensor((0.1, -0.5, 0.9)).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    half = load_encoder()(whole[..., ::2, ::2])
+    torch.testing.assert_close(half.features, load_encoder()(whole).features)
+    with pytest.raises(ShapeError, match=r"or half as wide, got \(1, 3, 16, 16\)"):
+        load_encoder()(whole[..., :16, :16])
 
 
 def test_an_unconditional_model_is_judged_by_distance_and_precision():
