@@ -43,6 +43,8 @@ class ErrorTable:
         kurtosis: (C,) float32, of the weight the quantizer sees (after pre-scaling).
         sensitivity: (C,) float32 or None, the mean over samples of the sum over positions of (d eps / d
             y)**2.
+        layer_effect: (L, W) float32 or None, the squared change of eps when all channels of one layer, and
+            none of another, have 1 to W bits.
         settings: what the table was measured with; JSON scalars only.
 
     Raises:
@@ -57,6 +59,7 @@ class ErrorTable:
     energy: NDArray[np.float32]
     kurtosis: NDArray[np.float32]
     sensitivity: NDArray[np.float32] | None = None
+    layer_effect: NDArray[np.float32] | None = None
     settings: Mapping[str, str | int | float | None] = field(default_factory=dict)
     _hash: list[str] = field(default_factory=list, init=False, repr=False)
 
@@ -69,6 +72,7 @@ class ErrorTable:
             "energy": np.float32,
             "kurtosis": np.float32,
             "sensitivity": np.float32,
+            "layer_effect": np.float32,
         }
         for name, dtype in dtypes.items():
             value = getattr(self, name)
@@ -151,6 +155,8 @@ def _arrays(table: ErrorTable) -> dict[str, NDArray[Any]]:
     }
     if table.sensitivity is not None:
         arrays["sensitivity"] = table.sensitivity
+    if table.layer_effect is not None:
+        arrays["layer_effect"] = table.layer_effect
     return arrays
 
 
@@ -180,3 +186,9 @@ def _check_channels(table: ErrorTable) -> None:
             raise ShapeError(f"{name} must be ({channels},), got {value.shape}")
     if (table.error < 0).any():
         raise DataError("errors are mean squares and cannot be negative")
+    effect = table.layer_effect
+    if effect is not None:
+        if effect.ndim != 2 or len(effect) != len(table.layer_names) or not 1 <= effect.shape[1] <= len(BITS):
+            raise ShapeError(f"layer_effect must be ({len(table.layer_names)}, 1 to 8), got {effect.shape}")
+        if (effect < 0).any():
+            raise DataError("effects are mean squares and cannot be negative")

@@ -68,6 +68,7 @@ def measure_error_table(
     *,
     rows: RowSettings | None = None,
     sensitivity: Mapping[str, Tensor] | None = None,
+    effects: Mapping[str, Tensor] | None = None,
     checkpoint: str | Path | None = None,
 ) -> ErrorTable:
     """Measure every quantizable layer with the deployed quantizers, on full-precision layer inputs.
@@ -79,6 +80,7 @@ def measure_error_table(
         report: told every layer prepared and every timestep replayed; may raise `Cancelled`.
         rows: how much is averaged over.
         sensitivity: of every quantizable layer, from `channel_sensitivity`; kept in the table.
+        effects: of every quantizable layer, from `layer_effects` with the same settings; kept in the table.
         checkpoint: file that keeps the layers measured so far; if it is there, the measurement goes on from
             it. It is deleted when the table is complete.
 
@@ -132,6 +134,7 @@ def measure_error_table(
         energy=np.concatenate([layer.energy / layer.rows for layer in measured]).astype(np.float32),
         kurtosis=np.concatenate([layer.kurtosis for layer in measured]).astype(np.float32),
         sensitivity=None if lambdas is None else lambdas.astype(np.float32),
+        layer_effect=None if effects is None else torch.stack([effects[s.name] for s in specs]).numpy(),
         settings={
             **settings.as_dict(),
             "images_per_step": rows.images_per_step,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.errors import DataError
@@ -75,11 +76,12 @@ def measure_missing(work: Workspace, rounding: Rounding, changed: Changes, repor
     Raises:
         Cancelled: raised by `report`; nothing is kept then.
     """
+    from mpqdm_core.layer_effects import affordable_effects
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.quant_settings import QuantSettings
 
-    denoiser = ensure_denoiser(work, phase(report, 0, 4, "loading"))
-    calibration = ensure_calibration(work, phase(report, 1, 4, "calibrating"))
+    denoiser = ensure_denoiser(work, phase(report, 0, 5, "loading"))
+    calibration = ensure_calibration(work, phase(report, 1, 5, "calibrating"))
     known = lookup(work, rounding)
     if known is not None and known.settings.get("calibration_hash") != calibration.content_hash:
         known = None  # prices of two calibrations are not mixed
@@ -92,10 +94,10 @@ def measure_missing(work: Workspace, rounding: Rounding, changed: Changes, repor
         range_exponent=rounding.range_exponent,
         prescale_alpha=PRESCALE_ALPHA if rounding.prescale else None,
     )
-    sensitivity = _sensitivity(work, denoiser, calibration, missing, phase(report, 2, 4, "sensitivity"))
-    made = measure_error_table(
-        only, calibration, settings, phase(report, 3, 4, "error table"), sensitivity=sensitivity
-    )
+    sensitivity = _sensitivity(work, denoiser, calibration, missing, phase(report, 2, 5, "sensitivity"))
+    effects = affordable_effects(only, calibration, settings, phase(report, 3, 5, "effects of layers"))
+    told = phase(report, 4, 5, "error table")
+    made = measure_error_table(only, calibration, settings, told, sensitivity=sensitivity, effects=effects)
     order = [layer.name for layer in denoiser.layers]
     with work.lock:
         work.extra[rounding] = made if known is None else join(known, made, order)
@@ -113,24 +115,28 @@ def select(table: ErrorTable, wanted: Sequence[str]) -> ErrorTable:
         layer_start=np.cumsum([0, *(part.stop - part.start for part in slices)]),
         weights_per_channel=table.weights_per_channel[places],
         sensitivity=None if table.sensitivity is None else table.sensitivity[rows],
+        layer_effect=None if table.layer_effect is None else table.layer_effect[places],
         **{name: getattr(table, name)[rows] for name in ROWS},
     )
 
 
 def join(first: ErrorTable, second: ErrorTable, order: Sequence[str]) -> ErrorTable:
     """Two tables of different layers as one, in network order, with the settings of the second."""
-    sensitivity = None
-    if first.sensitivity is not None and second.sensitivity is not None:
-        sensitivity = np.concatenate([first.sensitivity, second.sensitivity])
     both = ErrorTable(
         layer_names=(*first.layer_names, *second.layer_names),
         layer_start=np.concatenate([first.layer_start, first.channels + second.layer_start[1:]]),
         weights_per_channel=np.concatenate([first.weights_per_channel, second.weights_per_channel]),
-        sensitivity=sensitivity,
+        sensitivity=_both(first.sensitivity, second.sensitivity),
+        layer_effect=_both(first.layer_effect, second.layer_effect),
         settings=second.settings,
         **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in ROWS},
     )
     return select(both, [name for name in order if name in both.layer_names])
+
+
+def _both(first: NDArray[Any] | None, second: NDArray[Any] | None) -> NDArray[Any] | None:
+    """One after the other, if both were measured."""
+    return None if first is None or second is None else np.concatenate([first, second])
 
 
 def _only(denoiser: Any, wanted: Sequence[str]) -> Any:

@@ -95,7 +95,7 @@ def ensure_calibration(work: Workspace, report: Report, samples: int = 32) -> An
 
 
 def measure(work: Workspace, activation_bits: int | None, samples: int, report: Report) -> Workspace:
-    """Calibrate, look at outliers, measure sensitivity and the error table at these activation bits.
+    """Calibrate, look at outliers, measure sensitivity, effects and the error table at these activation bits.
 
     Nothing of the workspace changes before everything is measured; what was stopped is gone on with.
 
@@ -103,25 +103,27 @@ def measure(work: Workspace, activation_bits: int | None, samples: int, report: 
         Cancelled: raised by `report`.
     """
     from mpqdm_core.calibration import CalibrationSettings, calibrate, calibration_fingerprint
+    from mpqdm_core.layer_effects import affordable_effects
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.outlier_map import OutlierMap
     from mpqdm_core.outliers import outlier_stats
     from mpqdm_core.quant_settings import QuantSettings
     from mpqdm_core.sensitivity import channel_sensitivity
 
-    denoiser = ensure_denoiser(work, phase(report, 0, 5, "loading"))
+    denoiser = ensure_denoiser(work, phase(report, 0, 6, "loading"))
     wanted = CalibrationSettings(samples=samples)
     unfinished = Unfinished(f"{activation_bits}-{calibration_fingerprint(denoiser, wanted)}")
     calibration = unfinished.calibrated(
-        partial(calibrate, denoiser, wanted, phase(report, 1, 5, "calibrating"))
+        partial(calibrate, denoiser, wanted, phase(report, 1, 6, "calibrating"))
     )
     settings = QuantSettings(activation_bits=activation_bits)
-    stats = outlier_stats(denoiser, calibration, settings.prescale_alpha, phase(report, 2, 5, "outliers"))
-    sensitivity = channel_sensitivity(denoiser, calibration, report=phase(report, 3, 5, "sensitivity"))
+    stats = outlier_stats(denoiser, calibration, settings.prescale_alpha, phase(report, 2, 6, "outliers"))
+    sensitivity = channel_sensitivity(denoiser, calibration, report=phase(report, 3, 6, "sensitivity"))
+    effects = affordable_effects(denoiser, calibration, settings, phase(report, 4, 6, "effects of layers"))
     table = unfinished.measured(
         partial(
-            measure_error_table, denoiser, calibration, settings, phase(report, 4, 5, "error table"),
-            sensitivity=sensitivity,
+            measure_error_table, denoiser, calibration, settings, phase(report, 5, 6, "error table"),
+            sensitivity=sensitivity, effects=effects,
         )
     )  # fmt: skip
     with work.lock:

@@ -13,7 +13,7 @@ from mpqdm_core.allocation.descent import allocate_by_error
 from mpqdm_core.allocation.plan import BitPlan
 from mpqdm_core.allocation.ranked import allocate_ranked
 from mpqdm_core.allocation.settings import SWAP_POLICIES, AllocationSettings
-from mpqdm_core.allocation.worth import Worth, chosen_error, layer_sums, weigh
+from mpqdm_core.allocation.worth import Worth, chosen_error, layer_sums, priced
 from mpqdm_core.error_table import ErrorTable
 
 
@@ -56,7 +56,7 @@ def allocate(table: ErrorTable, settings: AllocationSettings) -> Allocation:
         SettingsError: a locked layer is not in the table, or the table has no sensitivity and needs it.
     """
     budget = split_budget(table, settings)
-    worth = weigh(table, settings.weighting)
+    table, worth = priced(table, settings.weighting)
     bits, curves, notes = decide(table, worth, budget, settings)
     plan = BitPlan(
         layer_names=table.layer_names,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpqdm_core.allocation.worth import chosen_error, weigh
+from mpqdm_core.allocation.worth import chosen_error, priced
 from mpqdm_core.error_table import BITS, ErrorTable
 from mpqdm_core.errors import SettingsError
 
@@ -28,4 +28,4 @@ def errors_alone(table: ErrorTable, weighting: str, bits: int) -> NDArray[np.flo
     if bits not in BITS:
         raise SettingsError(f"bits must be one of {BITS[0]} to {BITS[-1]}, got {bits!r}")
     every = np.full(table.channels, bits, dtype=np.int8)
-    return chosen_error(table, weigh(table, weighting), every)
+    return chosen_error(*priced(table, weighting), every)

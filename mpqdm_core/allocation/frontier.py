@@ -13,7 +13,7 @@ from mpqdm_core.allocation.budget import Budget, feasible_range, split_budget
 from mpqdm_core.allocation.descent import make_steps, usable_widths, weighted_curve
 from mpqdm_core.allocation.settings import AllocationSettings
 from mpqdm_core.allocation.spend import saving_curves
-from mpqdm_core.allocation.worth import Worth, chosen_error, weigh
+from mpqdm_core.allocation.worth import Worth, chosen_error, priced
 from mpqdm_core.error_table import ErrorTable
 
 
@@ -33,7 +33,7 @@ def frontier(
     Raises:
         SettingsError: a locked layer is not in the table, or the table has no sensitivity and needs it.
     """
-    worth = weigh(table, settings.weighting)
+    table, worth = priced(table, settings.weighting)
     low, high = feasible_range(table, settings)
     found = np.full(len(averages), np.nan)
     feasible = [i for i, average in enumerate(averages) if low <= average <= high]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,32 @@ class Worth:
     weight: NDArray[np.float64]
     live: NDArray[np.bool_]
     notes: tuple[str, ...]
+
+
+def priced(table: ErrorTable, weighting: str) -> tuple[ErrorTable, Worth]:
+    """The table with errors as the weighting counts them, and the factor on each channel's error.
+
+    With `sensitivity`, and where the effects of layers were measured, the errors of a layer are multiplied
+    by one number a width, so that weighted and summed over the layer they are what rounding it was measured
+    to do; at larger widths than were measured, by that of the largest.
+
+    Raises:
+        SettingsError: the weighting needs sensitivities the table does not have.
+    """
+    worth = weigh(table, weighting)
+    if weighting != "sensitivity" or table.layer_effect is None:
+        return table, worth
+    channels = np.diff(table.layer_start)
+    error = np.empty_like(table.error)
+    ratio = np.ones(len(channels))
+    for place in range(len(BITS)):
+        if place < table.layer_effect.shape[1]:
+            measured = table.layer_effect[:, place].astype(np.float64)
+            with np.errstate(all="ignore"):
+                found = measured / layer_sums(table, worth, table.error[:, place])
+            ratio = np.where(np.isfinite(found) & (found > 0), found, ratio)
+        error[:, place] = table.error[:, place] * np.repeat(ratio, channels)
+    return replace(table, error=error), worth
 
 
 def weigh(table: ErrorTable, weighting: str) -> Worth:

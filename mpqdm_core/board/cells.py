@@ -62,6 +62,8 @@ def settings_of(
         for name in ("images_per_step", "positions", "row_seed")
         if name in table.settings
     }
+    if cell.weighting == "sensitivity":
+        flat["layer_effects"] = table.layer_effect is not None
     return flat
 
 

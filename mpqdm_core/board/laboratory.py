@@ -22,6 +22,7 @@ from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.errors import Cancelled
 from mpqdm_core.finetune_run import finetune
+from mpqdm_core.layer_effects import affordable_effects, with_effects
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
@@ -154,7 +155,10 @@ class Laboratory:
             if self._sensitivity is None:
                 self._sensitivity = dict(channel_sensitivity(self.denoiser, calibration, report=report))
             values = [self._sensitivity[name].double().cpu() for name in self._tables[key].layer_names]
-            self._tables[key] = replace(self._tables[key], sensitivity=torch.cat(values).float().numpy())
+            priced = replace(self._tables[key], sensitivity=torch.cat(values).float().numpy())
+            self._tables[key] = with_effects(
+                priced, affordable_effects(self.denoiser, calibration, rounding, report)
+            )
         return self._tables[key]
 
     def _draw(self, denoiser: Denoiser, cell: Cell, report: Report) -> Samples:

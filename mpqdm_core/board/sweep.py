@@ -159,6 +159,8 @@ def cell_id(cell: Cell, effort: Effort, *, model_hash: str, calibration_hash: st
     parts = [model_hash, calibration_hash, asdict(cell), effort.pictures]
     if cell.finetuning != "none":
         parts.append(asdict(effort))
+    if cell.weighting == "sensitivity":
+        parts.append("layer effects")  # earlier runs were priced without them
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

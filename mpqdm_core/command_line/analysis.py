@@ -165,6 +165,7 @@ def _statistics(asked: argparse.Namespace, report: Report) -> OutlierStats:
 def _error_table(asked: argparse.Namespace, report: Report) -> ErrorTable:
     """The table of a file, or a new one."""
     from mpqdm_core.error_table import ErrorTable
+    from mpqdm_core.layer_effects import affordable_effects
     from mpqdm_core.loading import load_denoiser
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.sensitivity import channel_sensitivity
@@ -178,9 +179,10 @@ def _error_table(asked: argparse.Namespace, report: Report) -> ErrorTable:
         return table
     denoiser = load_denoiser(asked.model)
     weights = channel_sensitivity(denoiser, calibration, report=report)
+    effects = affordable_effects(denoiser, calibration, settings, report)
     partial = None if asked.table is None else asked.table.with_name(f"{asked.table.name}.measuring")
     table = measure_error_table(
-        denoiser, calibration, settings, report, sensitivity=weights, checkpoint=partial
+        denoiser, calibration, settings, report, sensitivity=weights, effects=effects, checkpoint=partial
     )
     if asked.table is not None:
         table.save(asked.table)

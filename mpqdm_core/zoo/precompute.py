@@ -28,6 +28,7 @@ from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.families import FAMILIES
+from mpqdm_core.layer_effects import layer_effects, with_effects
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import measure_error_table
 from mpqdm_core.outlier_map import OutlierMap
@@ -101,12 +102,15 @@ def precompute(denoiser: Denoiser, folder: Path) -> None:
     sensitivity = None
     for bits in TABLE_BITS:
         path = folder / f"error_table_{'none' if bits is None else f'a{bits}'}.npz"
-        if path.exists():
+        table = ErrorTable.load(path) if path.exists() else None
+        if table is not None and table.layer_effect is not None:
             continue
         logger.info("error table, activation bits %s", bits)
-        sensitivity = sensitivity or channel_sensitivity(denoiser, calibration)
         settings = QuantSettings(activation_bits=bits)
-        measure_error_table(denoiser, calibration, settings, sensitivity=sensitivity).save(path)
+        if table is None:
+            sensitivity = sensitivity or channel_sensitivity(denoiser, calibration)
+            table = measure_error_table(denoiser, calibration, settings, sensitivity=sensitivity)
+        with_effects(table, layer_effects(denoiser, calibration, settings)).save(path)
     _strips(denoiser, calibration, folder)
 
 
