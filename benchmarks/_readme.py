@@ -1,4 +1,4 @@
-"""Write the figures of `benchmarks/results` into README.md and the model cards, between their markers.
+"""Write the figures of `benchmarks/results` into README.md, docs and model cards, between their markers.
 
     python -m benchmarks._readme
 
@@ -31,6 +31,14 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             lines.append(f"| `{name}.{figure}` | {value} | {'' if bar is None else number(bar)} | {met} |")
     devices = sorted({str(result["device"]) for result in results.values()})
     return "\n".join([*lines, "", f"Measured on: {'; '.join(devices)}."])
+
+
+def with_bars(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The results with only those figures of which something was asked."""
+    return {
+        name: {**result, "figures": {k: v for k, v in result["figures"].items() if v.get("bar") is not None}}
+        for name, result in results.items()
+    }
 
 
 def number(value: float) -> str:
@@ -75,12 +83,13 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
 
 def documents() -> dict[Path, dict[str, str]]:
     """The tables of every document that has some, by name of their markers."""
+    results = read_results(None)
     own = {
-        FIGURES: table(read_results(None)),
+        FIGURES: table(with_bars(results)),
         HEADLINE: _headline_table.markdown(),
         PEERS: _peers_table.documented(),
     }
-    tables = {ROOT / "README.md": own}
+    tables = {ROOT / "README.md": own, ROOT / "docs" / "measured.md": {FIGURES: table(results)}}
     for path in sorted(ROOT.glob("assets/models/*/README.md")):
         if markers(FIGURES)[0] in path.read_text(encoding="utf-8"):
             tables[path] = {FIGURES: table(of_model(read_results(CARD_BENCHMARK), path.parent.name))}

@@ -172,10 +172,10 @@ def _sentence(work: Workspace, rounding: Rounding) -> str:
     if work.table(rounding.activation_bits) is not None:
         return (
             f"{work.title} was measured with {Rounding().words}, which says nothing about "
-            f"{rounding.words}: press Measure, about half a minute"
+            f"{rounding.words}: press Measure, about a minute"
         )
     have = ", ".join("full precision" if bits is None else str(bits) for bits in work.measured_bits())
     return (
         f"{work.title} has not been measured with activations at {rounding.inputs} (measured: {have}): "
-        "press Measure, about half a minute"
+        "press Measure, about a minute"
     )

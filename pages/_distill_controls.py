@@ -16,6 +16,7 @@ from pages._distill_settings import (
     MAX_SEED,
     MAX_WINDOW,
     PRESETS,
+    TIMED_MODEL,
     Knobs,
 )
 
@@ -46,7 +47,7 @@ class Controls:
             value="quick",
             label="How long",
             elem_id="distill-preset",
-            info="Times are for two free CPU cores. A stopped run keeps what it has learned.",
+            info=f"Times are for {TIMED_MODEL} on two free CPU cores. A stopped run keeps what it has learned.",
         )
         losses = gr.Radio(
             list(LOSSES),

@@ -15,6 +15,7 @@ MAX_STEPS, MAX_PICTURES, MAX_WINDOW, MAX_RANK = 5000, 32, 4, 128
 MAX_WEIGHT, MAX_RATE, MAX_TEMPERATURE = 1e6, 1.0, 100.0
 MAX_SEED = 2**31 - 1
 CUSTOM = "custom"
+TIMED_MODEL = "sprites-ldm"  # whose runs the presets are named after
 LOSSES = (
     ("task only · EfficientDM", "task"),
     ("task + relation · MPQ-DM", "relation"),
@@ -47,7 +48,7 @@ class Preset:
 
     label: str
     knobs: Knobs
-    seconds: int  # on two free CPU cores
+    seconds: int  # with TIMED_MODEL on two free CPU cores
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

@@ -12,7 +12,7 @@ from PIL import Image
 from mpqdm_core.runs import Run, RunRegistry, RunState, trailing_mean
 from pages._bridge import dumps
 from pages._budget_solve import Solved
-from pages._distill_settings import CUSTOM, PRESETS, Order
+from pages._distill_settings import CUSTOM, PRESETS, TIMED_MODEL, Order
 from pages._distill_work import PREVIEW_SEEDS
 from pages._figures_distill import loss_figure
 from pages._html import Card, cards, outcome, progress, table, warning
@@ -52,7 +52,10 @@ def duration(order: Order, preset: str, seconds: float | None) -> str:
     work = f"{settings.steps} steps with {settings.batch_size} pictures and {settings.window} timesteps each"
     if seconds is not None:
         return outcome(f"{_rounded(seconds)} on this machine's CPU, by its last steps: {work}.")
-    known = "" if preset == CUSTOM else f"about {PRESETS[preset].seconds} s on two free CPU cores: "
+    timed = (
+        "" if preset == CUSTOM else f"{PRESETS[preset].seconds} s with {TIMED_MODEL} on two free CPU cores"
+    )
+    known = f"about {timed}: " if timed else ""
     return outcome(f"Not timed on this machine yet; {known}{work}.")
 
 
