@@ -47,7 +47,7 @@ class Controls:
             value="quick",
             label="How long",
             elem_id="distill-preset",
-            info=f"Times are for {TIMED_MODEL} on two free CPU cores. A stopped run keeps what it has learned.",
+            info=f"Times: {TIMED_MODEL} on two free CPU cores. A stopped run keeps what it has learned.",
         )
         losses = gr.Radio(
             list(LOSSES),
