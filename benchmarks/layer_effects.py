@@ -21,8 +21,8 @@ from mpqdm_core.bundled import bundled_models
 from mpqdm_core.calibration import Calibration
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.effects import layer_effects
 from mpqdm_core.error_table import ErrorTable
-from mpqdm_core.layer_effects import layer_effects
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mpqdm_core.denoiser import Denoiser as Denoiser
     from mpqdm_core.denoiser import LayerSpec as LayerSpec
     from mpqdm_core.denoiser import SamplerSettings as SamplerSettings
+    from mpqdm_core.effects import layer_effects as layer_effects
     from mpqdm_core.error_table import ErrorTable as ErrorTable
     from mpqdm_core.errors import BudgetError as BudgetError
     from mpqdm_core.errors import Cancelled as Cancelled
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from mpqdm_core.generic_family import quantize_weights as quantize_weights
     from mpqdm_core.hub import describe_hub_model as describe_hub_model
     from mpqdm_core.hub import fetch_hub_model as fetch_hub_model
-    from mpqdm_core.layer_effects import layer_effects as layer_effects
     from mpqdm_core.loading import load_denoiser as load_denoiser
     from mpqdm_core.measure import RowSettings as RowSettings
     from mpqdm_core.measure import measure_error_table as measure_error_table
@@ -109,7 +109,7 @@ _HOME = {
     "frontier": "mpqdm_core.allocation",
     "get_recipe": "mpqdm_core.recipes",
     "inspect_packed": "mpqdm_core.packing",
-    "layer_effects": "mpqdm_core.layer_effects",
+    "layer_effects": "mpqdm_core.effects",
     "load_clip": "mpqdm_core.clip_score",
     "load_denoiser": "mpqdm_core.loading",
     "load_packed": "mpqdm_core.packing",

@@ -76,7 +76,7 @@ def measure_missing(work: Workspace, rounding: Rounding, changed: Changes, repor
     Raises:
         Cancelled: raised by `report`; nothing is kept then.
     """
-    from mpqdm_core.layer_effects import affordable_effects
+    from mpqdm_core.effects import affordable_effects
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.quant_settings import QuantSettings
 

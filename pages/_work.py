@@ -103,7 +103,7 @@ def measure(work: Workspace, activation_bits: int | None, samples: int, report: 
         Cancelled: raised by `report`.
     """
     from mpqdm_core.calibration import CalibrationSettings, calibrate, calibration_fingerprint
-    from mpqdm_core.layer_effects import affordable_effects
+    from mpqdm_core.effects import affordable_effects
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.outlier_map import OutlierMap
     from mpqdm_core.outliers import outlier_stats

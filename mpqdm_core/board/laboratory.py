@@ -19,10 +19,10 @@ from mpqdm_core.board.sweep import Cell, Effort, cell_id, picture_seeds
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.effects import affordable_effects, with_effects
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.errors import Cancelled
 from mpqdm_core.finetune_run import finetune
-from mpqdm_core.layer_effects import affordable_effects, with_effects
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings

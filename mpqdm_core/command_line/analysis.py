@@ -164,8 +164,8 @@ def _statistics(asked: argparse.Namespace, report: Report) -> OutlierStats:
 
 def _error_table(asked: argparse.Namespace, report: Report) -> ErrorTable:
     """The table of a file, or a new one."""
+    from mpqdm_core.effects import affordable_effects
     from mpqdm_core.error_table import ErrorTable
-    from mpqdm_core.layer_effects import affordable_effects
     from mpqdm_core.loading import load_denoiser
     from mpqdm_core.measure import measure_error_table
     from mpqdm_core.sensitivity import channel_sensitivity

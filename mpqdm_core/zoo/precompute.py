@@ -26,9 +26,9 @@ from mpqdm_core.bundled import bundled_models
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.effects import layer_effects, with_effects
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.families import FAMILIES
-from mpqdm_core.layer_effects import layer_effects, with_effects
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import measure_error_table
 from mpqdm_core.outlier_map import OutlierMap

@@ -9,8 +9,8 @@ from diffusers import DDIMScheduler
 from tiny_quant import by_hand, small_calibration, small_denoiser
 from torch import nn
 
+from mpqdm_core.effects import affordable_effects, layer_effects
 from mpqdm_core.errors import Cancelled, DataError, SettingsError
-from mpqdm_core.layer_effects import affordable_effects, layer_effects
 from mpqdm_core.quant_settings import QuantSettings
 
 PLAIN = QuantSettings(activation_bits=None, prescale_alpha=None, grid="mid-rise")
