@@ -130,10 +130,11 @@ def plan_text(solved: Solved) -> str:
 
 
 def _weighting(solved: Solved) -> str:
+    alone = "" if solved.table.layer_effect is not None else ", from gradients alone"
     words = {
         "none": "output error, summed",
         "relative": "relative to each channel's output",
-        "sensitivity": "error of the predicted noise",
+        "sensitivity": f"error of the predicted noise{alone}",
     }
     return words[solved.choice.settings.weighting]
 

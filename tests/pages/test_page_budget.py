@@ -1,6 +1,7 @@
 """Handlers of the Bit budget page, called as plain functions."""
 
 import json
+from dataclasses import replace
 
 import gradio as gr
 import pandas as pd
@@ -8,8 +9,8 @@ import pytest
 import synthetic
 
 from mpqdm_core.errors import BudgetError, SettingsError
+from pages import _budget_show, budget, outliers
 from pages import _budget_solve as solving
-from pages import budget, outliers
 from pages._budget_overrides import lock_table, on_edit, on_free, on_lock
 from pages._workspace import WORKSPACES, Workspace
 
@@ -51,6 +52,13 @@ def test_an_impossible_budget_says_the_range_and_keeps_the_rest():
     assert "2" in notice and "3" in notice and "mpq-warning" in notice
     *kept, measurable = others
     assert all(update == gr.skip() for update in kept) and measurable["visible"] is False
+
+
+def test_the_page_says_when_effects_of_layers_were_not_measured():
+    solved = solving.solve(synthetic.NAME, solving.read_choice(*controls()))
+    measured = replace(solved.table, layer_effect=[[1.0]] * len(solved.table.layer_names))
+    assert "predicted noise, from gradients alone" in _budget_show.summary(solved)
+    assert "gradients alone" not in _budget_show.summary(replace(solved, table=measured))
 
 
 @pytest.mark.parametrize("value", [None, "four", float("nan"), float("inf")])

@@ -1,6 +1,7 @@
 """Other rounding and other exempt layers: nothing is shown before it was measured, and rows stay rows."""
 
 import json
+from dataclasses import replace
 
 import gradio as gr
 import numpy as np
@@ -99,6 +100,19 @@ def test_a_layer_that_was_measured_meanwhile_joins_the_budget_and_leaves_it_agai
     assert np.array_equal(wide.error[: first.channels], first.error * 2)
     assert np.array_equal(wide.error[first.channels :], plain.error)
     assert solve().table.layer_names == plain.layer_names
+
+
+def test_effects_follow_their_layers_and_are_dropped_where_one_table_has_none():
+    table = workspace(synthetic.NAME).table(8)
+    effects = np.arange(4.0 * len(table.layer_names)).reshape(-1, 4)
+    known = replace(table, layer_effect=effects)
+    some = table.layer_names[2], table.layer_names[0]
+    assert _budget_tables.select(known, some).layer_effect.tolist() == effects[[2, 0]].tolist()
+    parts = [_budget_tables.select(known, names) for names in (table.layer_names[3:], table.layer_names[:3])]
+    joined = _budget_tables.join(*parts, table.layer_names)
+    assert joined.layer_names == table.layer_names and joined.layer_effect.tolist() == effects.tolist()
+    without = replace(parts[1], layer_effect=None)
+    assert _budget_tables.join(parts[0], without, table.layer_names).layer_effect is None
 
 
 @pytest.mark.parametrize(
