@@ -13,7 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from benchmarks.kurtosis import Shape
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.affine import choose_qparams_minmax
 from mpqdm_core.allocation.plan import BitPlan
 from mpqdm_core.bit_report import report_bits
@@ -21,6 +21,7 @@ from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.layers import QuantLayer, quantized_twin
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser
+from mpqdm_core.timestep_clock import TimestepClock
 from mpqdm_core.weights import WeightParams
 
 STEPS = 20

@@ -1,109 +1,26 @@
 """The input side of a quantized layer: pre-scaling and one activation range per timestep.
 
-Ranges are keyed by the timestep's value, which a hook reads from the network's own argument: an aborted run,
-another number of steps or a batch without its unconditional half cannot shift them. Activations use the
-affine grid with a whole zero-point at every bit-width, because SiLU outputs are one-sided and zero padding
-must stay exactly zero.
+Which range holds is told by a `TimestepClock`. Activations use the affine grid with a whole zero-point at
+every bit-width, because SiLU outputs are one-sided and zero padding must stay exactly zero.
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
-import threading
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.hooks import RemovableHandle
 
 from mpqdm_core.errors import SettingsError, ShapeError
-from mpqdm_core.timesteps import nearest_timestep, timestep_units
-from mpqdm_core.timesteps import timestep_value as timestep_value
-
-logger = logging.getLogger(__name__)
-
-
-def _timestep_position(network_class: type[nn.Module]) -> int | None:
-    """Where a network takes its timestep among the positional arguments; None where it takes none."""
-    names = list(inspect.signature(network_class.forward).parameters)[1:]  # without self
-    return names.index("timestep") if "timestep" in names else None
-
-
-class TimestepClock:
-    """Knows which slot of the temporal tables the running call belongs to, in each thread for itself."""
-
-    def __init__(self, timesteps: Sequence[int]) -> None:
-        """Make one slot per timestep.
-
-        Args:
-            timesteps: (T,) distinct values, in any order; slot i belongs to timesteps[i].
-
-        Raises:
-            SettingsError: no timestep, or one twice.
-        """
-        if len(timesteps) == 0 or len(set(timesteps)) != len(timesteps):
-            raise SettingsError(f"timesteps must be distinct and at least one, got {list(timesteps)}")
-        self.timesteps = tuple(int(value) for value in timesteps)
-        self._slots = {value: slot for slot, value in enumerate(self.timesteps)}
-        self._local = threading.local()
-
-    @property
-    def slot(self) -> int:
-        """Slot of the call that runs in this thread.
-
-        Raises:
-            SettingsError: no timestep was set yet.
-        """
-        slot: int | None = getattr(self._local, "slot", None)
-        if slot is None:
-            raise SettingsError("no timestep is set: call the network, or set one with TimestepClock.set")
-        return slot
-
-    def set(self, timestep: Any, units: float = 1.0) -> None:
-        """Move to the slot of `timestep`, or to the nearest one; O(1) for every value seen before.
-
-        Args:
-            timestep: as a network is given it.
-            units: of that network, see `timesteps.timestep_units`.
-        """
-        value = timestep_value(timestep, units)
-        slot = self._slots.get(value)
-        if slot is None:
-            slot = nearest_timestep(value, self.timesteps)
-            self._slots[value] = slot  # so that it is searched, and said, once
-            logger.warning(
-                "no activation range for timestep %d: using that of %d", value, self.timesteps[slot]
-            )
-        self._local.slot = slot
-
-    def on_forward(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Read the timestep of a network call; meant as a forward pre-hook with keyword arguments."""
-        timestep = kwargs.get("timestep")
-        if timestep is None:
-            place = _timestep_position(type(network))
-            if place is None or place >= len(args):
-                raise SettingsError("the network was called without a timestep")
-            timestep = args[place]
-        self.set(timestep, timestep_units(network))
-
-    def attach(self, network: nn.Module) -> RemovableHandle:
-        """Follow the calls of `network` from now on."""
-        return network.register_forward_pre_hook(self.on_forward, with_kwargs=True)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A thread's own state neither pickles nor should travel; hooks are bound methods and follow the copy.
-        return {"timesteps": self.timesteps, "_slots": dict(self._slots)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
+from mpqdm_core.timestep_clock import TimestepClock
 
 
 class _FakeQuantizeInput(torch.autograd.Function):
-    """s * clamp(round(x * m), -z, n - z) for m = prescale / s; keeps x only and counts levels again."""
+    """s * clamp(round(x * m), -z, n - z) for m = prescale / s; keeps x only and counts levels again.
+
+    s and z are one number each, or one for each sample, (B, 1, ...).
+    """
 
     @staticmethod
     def forward(
@@ -129,11 +46,17 @@ class _FakeQuantizeInput(torch.autograd.Function):
             grad_x = (grad * inside).mul_(multiplier * scale)
         if ctx.needs_input_grad[1]:
             slope = torch.addcmul(edge, ratio, inside.to(ratio.dtype), value=-1.0)
-            grad_scale = torch.dot(grad.reshape(-1), slope.reshape(-1)).reshape(scale.shape)
+            grad_scale = torch.linalg.vecdot(_by_sample(grad, scale), _by_sample(slope, scale))
+            grad_scale = grad_scale.reshape(scale.shape)
         if ctx.needs_input_grad[2]:
-            outside = grad.masked_fill(inside, 0.0).sum()
-            grad_zero = (-scale * outside).reshape(zero_point.shape)
+            outside = _by_sample(grad.masked_fill(inside, 0.0), scale).sum(dim=1)
+            grad_zero = -scale * outside.reshape(zero_point.shape)
         return grad_x, grad_scale, grad_zero, None, None
+
+
+def _by_sample(values: Tensor, scale: Tensor) -> Tensor:
+    """A row for each entry of `scale`: (B, ...) -> (B, n), or (1, n) where one scale serves all."""
+    return values.reshape(scale.numel(), -1)
 
 
 class ActivationQuantizer(nn.Module):
@@ -203,9 +126,10 @@ class ActivationQuantizer(nn.Module):
             return x if self.prescale is None else x * self._shaped(self.prescale)
         if torch.is_autocast_enabled(x.device.type):  # bfloat16 cannot tell steps of 8 bits apart
             x = x.float()
-        if torch.is_grad_enabled():
-            slot = self.clock.slot
-            return self._differentiable(x, self.scale[slot], self.zero_point[slot])
+        rows = self.clock.rows
+        if torch.is_grad_enabled() or rows is not None:
+            where = self.clock.slot if rows is None else _spread_over(rows, len(x))
+            return self._differentiable(x, self.scale[where], self.zero_point[where])
         steps, _, scale = self.steps(x)
         return steps.mul_(scale)
 
@@ -235,13 +159,15 @@ class ActivationQuantizer(nn.Module):
         Raises:
             SettingsError: inputs are at full precision.
         """
-        if self.scale is None or self.clock is None:
+        if self.scale is None or self.zero_point is None or self.clock is None or self.bits is None:
             raise SettingsError("this layer's activations are at full precision: there are no limits")
-        slot = self.clock.slot
-        low, high, _ = self._limits_of(slot)
+        rows = self.clock.rows
+        where = torch.tensor([self.clock.slot]) if rows is None else _spread_over(rows, len(x))
         with torch.no_grad():
-            codes = (x * self._multipliers(self.scale[slot : slot + 1])[0]).round_()
-            return (codes >= low) & (codes <= high)
+            zero_point = _broadcast(self.zero_point[where], x)
+            codes = (x * self._multipliers_for(self.scale[where], x)).round_()
+            inside: Tensor = (codes >= -zero_point) & (codes <= 2**self.bits - 1 - zero_point)
+            return inside
 
     def freeze_(self) -> None:
         """Compute the tables of every timestep once; the output stays the same, bit for bit."""
@@ -253,7 +179,8 @@ class ActivationQuantizer(nn.Module):
 
     def _differentiable(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         levels = 2 ** (self.bits or 0) - 1
-        multiplier = self._multipliers(scale.detach().reshape(1))[0]
+        multiplier = self._multipliers_for(scale.detach().reshape(-1), x)
+        scale, zero_point = _broadcast(scale, x), _broadcast(zero_point, x)
         result: Tensor = _FakeQuantizeInput.apply(x, scale, zero_point, multiplier, levels)  # type: ignore[no-untyped-call]
         return result
 
@@ -263,6 +190,13 @@ class ActivationQuantizer(nn.Module):
         table = prescale / scale.unsqueeze(1)  # (T, C or 1)
         return table[..., None, None] if self.channel_axis == 1 else table
 
+    def _multipliers_for(self, scale: Tensor, x: Tensor) -> Tensor:
+        """Return prescale / scale of one timestep, (1,), or of one a sample, (B,), to broadcast over x."""
+        table = self._multipliers(scale)
+        if len(scale) > 1 and self.channel_axis == -1:
+            table = table.view(len(scale), *[1] * (x.ndim - 2), -1)
+        return table if len(scale) > 1 else table[0]
+
     def _limits_of(self, slot: int) -> tuple[float, float, float]:
         if self.scale is None or self.zero_point is None or self.bits is None:
             raise SettingsError("this layer's activations are at full precision: there are no limits")
@@ -271,3 +205,19 @@ class ActivationQuantizer(nn.Module):
 
     def _shaped(self, factors: Tensor) -> Tensor:
         return factors[:, None, None] if self.channel_axis == 1 else factors
+
+
+def _broadcast(values: Tensor, x: Tensor) -> Tensor:
+    """One number as it is; one a sample, (B,) -> (B, 1, ...)."""
+    return values if values.numel() == 1 else values.view(-1, *[1] * (x.ndim - 1))
+
+
+def _spread_over(rows: Tensor, count: int) -> Tensor:
+    """(count,) the slot of every row of an input; a sample may have several, one after the other.
+
+    Raises:
+        ShapeError: they do not divide evenly.
+    """
+    if count % len(rows):
+        raise ShapeError(f"an input of {count} rows does not belong to {len(rows)} samples evenly")
+    return rows if count == len(rows) else rows.repeat_interleave(count // len(rows))

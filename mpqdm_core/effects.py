@@ -14,7 +14,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mpqdm_core.activations import TimestepClock
 from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.error_table import ErrorTable
@@ -25,6 +24,7 @@ from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import check_match, prepare_layer, replace_module
 from mpqdm_core.recording import memory_errors, output_tensor, replica, spread
 from mpqdm_core.schedules import step_factors
+from mpqdm_core.timestep_clock import TimestepClock
 from mpqdm_core.weights import fit_weight
 
 WIDTHS = (

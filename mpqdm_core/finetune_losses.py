@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.network_calls import joined_calls
 from mpqdm_core.recording import feature_map, output_tensor
 from mpqdm_core.relation import relation_loss, smoothed
 from mpqdm_core.teacher import TeacherRecord
@@ -59,12 +60,15 @@ class WindowLosses:
         task: list[Tensor] = []
         own: list[Tensor] = []
         wanted: list[Tensor] = []
-        for slot in slots:
-            prediction, feature = self._forward(record.arguments(slot, pictures, device))
+        calls = [record.arguments(slot, pictures, device) for slot in slots]
+        prediction, feature = self._forward(calls[0] if len(calls) == 1 else joined_calls(record, calls))
+        for place, slot in enumerate(slots):
+            part = slice(place * len(prediction) // len(slots), (place + 1) * len(prediction) // len(slots))
             target = record.prediction[slot, pictures].flatten(0, 1).to(device)
-            task.append(self._step_weights[slot] * self._task(prediction, target, record, len(pictures)))
+            error = self._task(prediction[part], target, record, len(pictures))
+            task.append(self._step_weights[slot] * error)
             if self._settings.needs_features and record.feature is not None and feature is not None:
-                own.append(feature.detach() if self._settings.detach_features else feature)
+                own.append(feature[part].detach() if self._settings.detach_features else feature[part])
                 wanted.append(record.feature[slot, pictures].flatten(0, 1).to(device))
         losses = {"task": torch.stack(task).sum()} if self._settings.task_weight else {}
         if self._settings.relation_weight:

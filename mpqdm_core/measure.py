@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpqdm_core.activations import TimestepClock
 from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser, LayerSpec
 from mpqdm_core.error_table import BITS, ErrorTable
@@ -34,6 +33,7 @@ from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import PreparedLayer, check_match, prepare_layer
 from mpqdm_core.recording import hooks, memory_errors, replica, spread
+from mpqdm_core.timestep_clock import TimestepClock
 
 MAX_STACK_BYTES = 512 * 2**20  # rounded weights held at one moment
 MAX_ROW_BYTES = 2**30  # sampled rows held at one moment, of a model whose rounded weights are too many

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.allocation.plan import BitPlan
 from mpqdm_core.bit_report import BitReport, report_bits
 from mpqdm_core.calibration import Calibration
@@ -27,6 +27,7 @@ from mpqdm_core.prescale import input_channel_absmax, prescale_factors
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.quant_settings import EXEMPT_BITS, QuantSettings
 from mpqdm_core.range_search import search_range_tensor
+from mpqdm_core.timestep_clock import TimestepClock
 from mpqdm_core.weights import fit_weight, prescaled_weight
 
 

@@ -12,13 +12,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mpqdm_core.errors import DataError, SettingsError
+from mpqdm_core.network_calls import call_arguments, flat
 from mpqdm_core.timesteps import given_timestep, timestep_units, timestep_value
 
 SHARED = frozenset({"img_ids", "txt_ids"})  # places of tokens: one table for all samples, of any length
@@ -66,39 +67,6 @@ def read_conditioning(tensors: Mapping[str, Tensor], names: Iterable[str], steps
     """What `written_conditioning` was given, from the tensors of a file; repeats take no memory."""
     found = {name: tensors[f"conditioning/{name}"] for name in names}
     return {name: values.expand(steps, *values.shape[1:]) for name, values in found.items()}
-
-
-class CallForm(Protocol):
-    """How a network was called, beside what belongs to each sample."""
-
-    @property
-    def timesteps(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def timestep_values(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def timestep_by_sample(self) -> bool: ...  # noqa: D102
-    @property
-    def sample_name(self) -> str: ...  # noqa: D102
-    @property
-    def shared(self) -> dict[str, Tensor]: ...  # noqa: D102
-
-
-def call_arguments(
-    form: CallForm, slot: int, sample: Tensor, conditioning: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    """Keyword arguments of a call at one timestep.
-
-    Args:
-        form: of the recorded calls.
-        slot: which timestep, 0..T-1.
-        sample: (n, ...) the network's first argument.
-        conditioning: name -> (n, ...).
-    """
-    shape = (len(sample),) if form.timestep_by_sample else ()
-    value = form.timestep_values[slot] if form.timestep_values else form.timesteps[slot]
-    timestep = torch.full(shape, value, device=sample.device)
-    shared = {name: values.to(sample.device) for name, values in form.shared.items()}
-    return nested({form.sample_name: sample, "timestep": timestep, **shared, **conditioning})
 
 
 class InputRecorder:
@@ -199,29 +167,6 @@ def stacked_calls(calls: Mapping[int, list[dict[str, Tensor]]]) -> dict[str, Ten
         steps = [step[:count] for step in steps]
         same = all(step.shape == steps[0].shape and torch.equal(step, steps[0]) for step in steps[1:])
         result[name] = steps[0].expand(len(steps), *steps[0].shape) if same else torch.stack(steps)
-    return result
-
-
-def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by name, those inside dictionaries as "name.key": `added_cond_kwargs.text_embeds`."""
-    result: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if isinstance(value, Mapping):
-            result |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            result[name] = value
-    return result
-
-
-def nested(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `flat`."""
-    result: dict[str, Any] = {}
-    for name, value in arguments.items():
-        outer, dot, inner = name.partition(".")
-        if dot:
-            result.setdefault(outer, {})[inner] = value
-        else:
-            result[name] = value
     return result
 
 

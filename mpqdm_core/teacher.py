@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from mpqdm_core.denoiser import Denoiser, SamplerSettings
 from mpqdm_core.errors import DataError, LoadError, SettingsError
 from mpqdm_core.families import FAMILIES
+from mpqdm_core.network_calls import call_arguments
 from mpqdm_core.progress import Report, silent
 from mpqdm_core.recording import (
     InputRecorder,
     RecordedInputs,
-    call_arguments,
     feature_map,
     hooks,
     memory_errors,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import LoadError
 from mpqdm_core.packing.manifest import Manifest, PackedSpec, plan_matches
 from mpqdm_core.packing.packed_layers import Mode, PackedConv2d, PackedLayer, PackedLinear
@@ -15,6 +15,7 @@ from mpqdm_core.packing.packed_weight import PackedWeight
 from mpqdm_core.packing.tensors import byte_parts, scale_parts
 from mpqdm_core.packing.unpack_cache import DEFAULT_CACHE_MIB, UnpackCache
 from mpqdm_core.quantization import replace_module
+from mpqdm_core.timestep_clock import TimestepClock
 
 
 def put_packed_layers_(network: nn.Module, manifest: Manifest, *, cache_mib: int = DEFAULT_CACHE_MIB) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock, timestep_value
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import DataError, SettingsError, ShapeError
+from mpqdm_core.timestep_clock import TimestepClock
+from mpqdm_core.timesteps import timestep_value
 
 
 def make(bits=2, scale=(0.5, 1.0), zero_point=(1.0, 2.0), prescale=None, axis=-1, timesteps=(900, 100)):
@@ -126,6 +128,49 @@ def test_gradients_reach_input_scale_and_zero_point():
     # inside: round(x/s) - x/s = 1 - 0.6; above: 3 - z = 2; below: 0 - z = -1; the other timestep gets nothing
     torch.testing.assert_close(quantizer.scale.grad, torch.tensor([0.4 + 2.0 - 1.0, 0.0]))
     assert quantizer.zero_point.grad.tolist() == [-0.5 - 0.5, 0.0]
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (2, 3, 4, 4)), (-1, (2, 3)), (-1, (2, 5, 3))])
+def test_samples_at_several_timesteps_are_those_of_a_call_at_each(axis, shape):
+    torch.manual_seed(0)
+    quantizer = make(prescale=torch.tensor([1.0, 0.5, 2.0]), axis=axis).requires_grad_(True)
+    x, pull = (3 * torch.randn(shape) for _ in range(2))
+
+    def seen(timestep, part):
+        quantizer.zero_grad()
+        quantizer.clock.set(timestep)
+        given = x[part].clone().requires_grad_(True)
+        result = quantizer(given)
+        (result * pull[part]).sum().backward()
+        with torch.no_grad():
+            assert torch.equal(quantizer(x[part]), result)
+        inside = quantizer.inside(x[part])
+        return result, given.grad, inside, quantizer.scale.grad, quantizer.zero_point.grad
+
+    first, second = seen(900, slice(0, 1)), seen(100, slice(1, 2))
+    together = seen(torch.tensor([900, 100]), slice(None))
+    for place in range(3):
+        assert torch.equal(together[place], torch.cat([first[place], second[place]]))
+    for place in (3, 4):
+        torch.testing.assert_close(together[place], first[place] + second[place])
+
+
+def test_a_sample_may_have_several_rows_that_follow_each_other():
+    quantizer = make()
+    quantizer.clock.set(torch.tensor([900, 100]))
+    with torch.no_grad():
+        assert quantizer(torch.full((4, 1), -9.0)).flatten().tolist() == [-0.5, -0.5, -2.0, -2.0]
+        with pytest.raises(ShapeError, match="3 rows does not belong to 2 samples evenly"):
+            quantizer(torch.zeros(3, 1))
+
+
+def test_what_can_do_one_timestep_alone_says_so():
+    quantizer = make()
+    quantizer.clock.set(torch.tensor([900, 100]))
+    with pytest.raises(DataError, match="takes one timestep per call"):
+        quantizer.steps(torch.zeros(2, 1))
+    quantizer.clock.set(torch.tensor([100, 100]))  # of one value is one timestep
+    assert quantizer.clock.rows is None and quantizer.clock.slot == 1
 
 
 def test_full_precision_activations_are_only_prescaled():

@@ -97,6 +97,16 @@ def test_gradients_of_a_window_equal_one_plain_backward_pass_over_all_of_it():
     run.close()
 
 
+@pytest.mark.parametrize("window", [2, 3])
+def test_one_call_for_a_window_is_a_call_for_each_of_its_timesteps(window):
+    run = tuner(window=window)
+    pictures, slots = torch.arange(2), tuple(range(window))
+    together = run.losses.terms(small_record(), slots, pictures)["task"]
+    each = [run.losses.terms(small_record(), (slot,), pictures)["task"] for slot in slots]
+    torch.testing.assert_close(together, torch.stack(each).sum(), rtol=1e-4, atol=0)
+    run.close()
+
+
 def test_the_relation_loss_alone_moves_the_student():
     run = tuner(task_weight=0.0, relation_weight=1.0)
     assert run.examine().term_gradients["relation"] > 0

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import SettingsError, ShapeError
 from mpqdm_core.layers import QuantConv2d, QuantLinear, quantized_twin
+from mpqdm_core.timestep_clock import TimestepClock
 from mpqdm_core.weights import fit_weight, prescaled_weight
 
 

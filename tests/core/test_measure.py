@@ -9,13 +9,13 @@ from tiny_quant import by_hand, small_calibration, small_denoiser
 from torch import nn
 
 import mpqdm_core.measure
-from mpqdm_core.activations import TimestepClock
 from mpqdm_core.denoiser import hash_network
 from mpqdm_core.errors import Cancelled, DataError, LoadError, SettingsError
 from mpqdm_core.kurtosis import channel_kurtosis
 from mpqdm_core.measure import RowSettings, measure_error_table
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import prepare_layer
+from mpqdm_core.timestep_clock import TimestepClock
 from mpqdm_core.weights import fit_weight
 
 EVERYTHING = RowSettings(images_per_step=99, positions=9999)

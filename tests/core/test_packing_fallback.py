@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.packing import multiplication
 from mpqdm_core.packing.window import Window
+from mpqdm_core.timestep_clock import TimestepClock
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from tiny_quant import small_calibration, small_denoiser, uniform_plan
 from torch import nn
 from torch.nn import functional
 
-from mpqdm_core.activations import ActivationQuantizer, TimestepClock
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.layers import quantized_twin
 from mpqdm_core.packing import load_packed, use_kernels
 from mpqdm_core.packing.multiplication import kernels_for
@@ -26,6 +26,7 @@ from mpqdm_core.packing.rounding import round_layer
 from mpqdm_core.packing.unpack_cache import UnpackCache
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
+from mpqdm_core.timestep_clock import TimestepClock
 from mpqdm_core.weights import fit_weight
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")

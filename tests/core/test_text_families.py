@@ -26,8 +26,10 @@ from mpqdm_core.finetune_run import finetune
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import RowSettings, measure_error_table
+from mpqdm_core.network_calls import joined_calls
 from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
+from mpqdm_core.recording import output_tensor
 from mpqdm_core.sampling import decode, sample
 from mpqdm_core.sensitivity import channel_sensitivity
 from mpqdm_core.stored_weights import open_stored
@@ -181,6 +183,17 @@ def test_fine_tuning_brings_the_student_nearer(family):
         model, calibration(family), plan, record, settings, QuantSettings(activation_bits=6)
     ).adapter.losses
     assert losses["task after"] < losses["task before"]
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_timesteps_of_a_window_can_share_one_call(family):
+    record = record_teacher(denoiser(family), pictures=2, sampler=few_steps(family))
+    network, pictures = denoiser(family).network, torch.tensor([1, 0])
+    calls = [record.arguments(slot, pictures, "cpu") for slot in (0, 1)]
+    with torch.no_grad():
+        together = output_tensor(network(**joined_calls(record, calls)))
+        each = torch.cat([output_tensor(network(**call)) for call in calls])
+    torch.testing.assert_close(together, each, rtol=1e-3, atol=1e-4)
 
 
 def test_guidance_in_two_calls_is_that_of_the_pipeline():
