@@ -6,12 +6,13 @@ For each bundled model, at 2, 3 and 4 bits on average and 8-bit activations, the
 given out by sensitivity alone, by sensitivity with the measured effects of layers, and evenly. `lead_db_*` is
 by how much the latents of the second are closer to full precision's than those of the first, `over_uniform_*`
 than those of the third (signal to error, mean over pictures of the same noise; nothing is fine-tuned).
-`worst_*` is the smallest of them, and `s_*` how long measuring the effects took. Calibrations and tables are
-those that ship. `--quick` has one model, one budget and few pictures.
+`mean_*` is over models and budgets, `worst_over_uniform_db` the smallest, and `s_*` how long measuring the
+effects took. Calibrations and tables are those that ship. `--quick` has one model, one budget and few pictures.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
 
@@ -82,7 +83,9 @@ def main() -> None:
     for figure in ("lead_db", "over_uniform_db"):
         found = [entry.value for entry_name, entry in figures.items() if entry_name.startswith(figure)]
         repeats[figure] = found
-        figures[f"worst_{figure}"] = Figure(min(found), "dB", bar=0.0, met=min(found) >= 0)
+        figures[f"mean_{figure}"] = Figure(statistics.mean(found), "dB")
+    worst = min(repeats["over_uniform_db"])
+    figures["worst_over_uniform_db"] = Figure(worst, "dB", bar=0.0, met=worst >= 0)
     notes = ["a quick run: one model, one budget, few pictures"] if quick else []
     record("layer_effects", figures=figures, repeats=repeats, seed=FIRST_SEED, notes=notes)
 

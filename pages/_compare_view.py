@@ -60,10 +60,7 @@ def shipped_pair(model: str) -> str:
                 "timesteps": steps,
                 "reference": _shipped(shipped, samples["reference"]),
                 "variants": [_shipped(shipped, variant) for variant in samples["variants"]],
-                "samples": [
-                    {"label": str(label), "text": f"{label}, seed {seed}"}
-                    for seed, label in zip(seeds, labels, strict=True)
-                ],
+                "samples": [_named(label, seed) for seed, label in zip(seeds, labels, strict=True)],
             }
         )
     except (KeyError, TypeError, ValueError) as err:
@@ -140,11 +137,13 @@ def _shipped(shipped: Precomputed, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample(found: Compared, place: int) -> dict[str, str]:
-    seed = found.order.seeds[place]
-    if found.order.labels is None:
-        return {"label": f"seed {seed}", "text": f"seed {seed}"}
-    name = found.class_names[found.order.labels[place]]
-    return {"label": name, "text": f"{name}, seed {seed}"}
+    labels = found.order.labels
+    return _named(found.class_names[labels[place]] if labels else "", found.order.seeds[place])
+
+
+def _named(name: str, seed: int) -> dict[str, str]:
+    """What a picture is called, by its seed alone where nothing was asked."""
+    return {"label": name or f"seed {seed}", "text": f"{name}, seed {seed}" if name else f"seed {seed}"}
 
 
 def _estimate(metric: Any, unit: str) -> str:

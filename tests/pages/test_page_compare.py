@@ -12,7 +12,7 @@ from PIL import Image
 
 from mpqdm_core.errors import BudgetError, LoadError, SettingsError
 from mpqdm_core.progress import silent
-from pages import _compare_view, _compare_work, _work, compare, model
+from pages import _compare_view, _compare_work, _precomputed, _work, compare, model
 from pages._model_sources import FOLDER, Asked, look, open_source
 from pages._precomputed import shipped_pictures
 from pages._session import workspace
@@ -48,6 +48,17 @@ def test_numbers_outside_their_range_name_it(changes):
 def test_an_unknown_class_is_a_sentence():
     with pytest.raises(SettingsError, match="classes 0 to 9, got 77"):
         order(classes=[77])
+
+
+def test_shipped_pictures_that_nothing_was_asked_of_are_called_by_their_seeds():
+    file = _precomputed.DATA / synthetic.NAME / "samples" / "samples.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({**document, "labels": None}))
+    try:
+        samples = json.loads(_compare_view.shipped_pair(synthetic.NAME))["samples"]
+    finally:
+        file.write_text(json.dumps(document))
+    assert samples[1] == {"label": "seed 1", "text": "seed 1"}
 
 
 def test_the_shipped_comparison_is_shown_before_anything_is_drawn():
