@@ -7,7 +7,7 @@ given out by sensitivity alone, by sensitivity with the measured effects of laye
 by how much the latents of the second are closer to full precision's than those of the first, `over_uniform_*`
 than those of the third (signal to error, mean over pictures of the same noise; nothing is fine-tuned).
 `mean_*` is over models and budgets, `worst_over_uniform_db` the smallest, and `s_*` how long measuring the
-effects took. Calibrations and tables are those that ship. `--quick` has one model, one budget and few pictures.
+effects took. Calibrations and tables are those that ship. `--quick` has one model, one budget, few pictures.
 """
 
 from __future__ import annotations
