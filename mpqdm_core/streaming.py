@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mpqdm_core.error_table import BITS, ErrorTable
+from mpqdm_core.freed_memory import give_back
 from mpqdm_core.kurtosis import channel_kurtosis, join_parts, part_statistics
 from mpqdm_core.mapped_file import MappedFile
 from mpqdm_core.outliers import LayerOutliers, OutlierStats
@@ -84,7 +85,9 @@ def stored_error_table(
     def measure(rows: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weight = rows.to(torch.float32, copy=True)  # takes a second: too long to trust the file's own pages
         energy = weight.flatten(1).double().square().sum(dim=1).numpy()
-        return _weight_errors(weight, settings), energy, channel_kurtosis(weight).numpy()
+        found = _weight_errors(weight, settings), energy, channel_kurtosis(weight).numpy()
+        give_back()  # pieces of all sizes were made and freed: the gaps between others would add up
+        return found
 
     measured = [found for _, found in _each_part(layers, measure, 1, report)]
     error, energy, kurtosis = (np.concatenate(column) for column in zip(*measured, strict=True))
