@@ -135,6 +135,7 @@ SETTINGS = {
     "activation_bits": "Activation bits",
     "weighting": "Errors weighed by",
     "scope": "Budget for",
+    "layer_effects": "Layers tried alone",
     "grid": "Levels",
     "finetuning": "Fine-tuning",
     "relation": "TRD",
