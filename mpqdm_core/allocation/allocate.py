@@ -25,7 +25,8 @@ class Allocation:
         plan: the bits.
         predicted_error: sum over all channels of weight times error at the given bits. With weighting `none`
             the weight is 1, with `sensitivity` the sensitivity; with `relative` the sum is the mean over
-            channels of error by output energy. Channels worth nothing add nothing.
+            channels of error by output energy. Where the table has the effects of layers, `sensitivity`
+            scales errors by them, see `worth.priced`. Channels worth nothing add nothing.
         predicted_error_uniform: the same sum for uniform bits at the same average and the same locks. Between
             two allowed widths it is interpolated: the expected error when chance decides who gets the larger
             one.
