@@ -19,16 +19,21 @@ from PIL import Image
 
 from benchmarks._cell_files import digest, read_cells
 from benchmarks._drawn import kept_samples
-from mpqdm_core.adapter import apply_adapter
+from mpqdm_core.adapter import Adapter, apply_adapter
+from mpqdm_core.allocation import BitPlan
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.encoding import EncodedSet, encode
+from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.families import FAMILIES
 from mpqdm_core.finetune_run import finetune
+from mpqdm_core.finetune_settings import FinetuneSettings
+from mpqdm_core.integer_layers import multiply_integers_
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import RowSettings
 from mpqdm_core.neighbours import precision_recall
+from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser, quantize
 from mpqdm_core.recipes import Recipe
 from mpqdm_core.sampling import Samples, sample
@@ -114,6 +119,7 @@ class Bench:
             for entry in read_cells(path)
         }
         self._calibrations: dict[int, Calibration] = {}
+        self._tables: dict[str, ErrorTable] = {}
         self._records: dict[int, TeacherRecord] = {}
         self._teachers: dict[int, Samples] = {}
         self._real: EncodedSet | None = None
@@ -125,6 +131,17 @@ class Bench:
                 self.denoiser, CalibrationSettings(samples=self.scale.calibration, seed=seed)
             )
         return self._calibrations[seed]
+
+    def table(self, cell: Cell) -> ErrorTable:
+        """Error table of a cell; recipes that round and weigh alike share it."""
+        recipe, activation_bits = self.recipes[cell.recipe], SETTINGS[cell.setting][1]
+        key = digest(cell.seed, asdict(recipe.quant_settings(activation_bits)), recipe.allocation.weighting)
+        if key not in self._tables:
+            rows = RowSettings(images_per_step=self.scale.images_per_step, positions=self.scale.positions)
+            self._tables[key] = recipe.measure(
+                self.denoiser, self.calibration(cell.seed), activation_bits=activation_bits, rows=rows
+            )
+        return self._tables[key]
 
     def record(self, seed: int) -> TeacherRecord:
         """Teacher's record of a seed, shared by all recipes."""
@@ -174,26 +191,24 @@ class Bench:
         recipe = self.recipes[cell.recipe]
         weight_bits, activation_bits = SETTINGS[cell.setting]
         calibration = self.calibration(cell.seed)
-        plan = recipe.allocate(
-            self.denoiser,
-            calibration,
-            weight_bits=weight_bits,
-            activation_bits=activation_bits,
-            rows=RowSettings(images_per_step=self.scale.images_per_step, positions=self.scale.positions),
-        ).plan
+        plan = recipe.allocate(self.table(cell), weight_bits).plan
         rounding = recipe.quant_settings(activation_bits)
         settings = recipe.finetune_settings(self.scale.steps, cell.seed, batch_size=self.scale.batch_size)
         if settings is None:
             return quantize(self.denoiser, calibration, plan, rounding), {}
-        adapter = finetune(
-            self.denoiser,
-            calibration,
-            plan,
-            self.record(cell.seed),
-            settings,
-            rounding,
-            checkpoint=self.path(cell, ".state"),
-        ).adapter
+        kept = self.path(cell, ".safetensors")
+        adapter = Adapter.load(kept) if kept.exists() else None
+        if adapter is None or not trained_so(adapter, calibration, plan, rounding, settings):
+            adapter = finetune(
+                self.denoiser,
+                calibration,
+                plan,
+                self.record(cell.seed),
+                settings,
+                rounding,
+                checkpoint=self.path(cell, ".state"),
+            ).adapter
+            adapter.save(kept)
         return apply_adapter(self.denoiser, calibration, adapter), dict(adapter.losses)
 
     def made_of(self, cell: Cell) -> str:
@@ -216,6 +231,7 @@ class Bench:
         start = time.monotonic()
         student, losses = self.student(cell)
         trained = time.monotonic()
+        multiply_integers_(student.denoiser.network)
         drawn = self.draw(student.denoiser, cell.seed)
         real = self.real(drawn.images.shape[1])
         comparison = compare(self.teacher(cell.seed), drawn, encoder=load_encoder(), real_features=real)
@@ -270,3 +286,20 @@ class Bench:
         rows = [teacher.images, *(np.load(self.path(cell, ".npy")) for cell in drawn)]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         Image.fromarray(sheet).save(path)
+
+
+def trained_so(
+    adapter: Adapter,
+    calibration: Calibration,
+    plan: BitPlan,
+    rounding: QuantSettings,
+    settings: FinetuneSettings,
+) -> bool:
+    """Whether a kept adapter is what this training would leave."""
+    return (
+        adapter.denoiser_hash == calibration.denoiser_hash
+        and adapter.calibration_hash == calibration.content_hash
+        and adapter.plan.to_json() == plan.to_json()
+        and adapter.quant_settings == rounding
+        and adapter.settings == settings
+    )

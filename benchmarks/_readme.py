@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _headline_table, _peers_table
+from benchmarks import _ablations_table, _headline_table, _peers_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FIGURES, HEADLINE, PEERS = "figures", "headline", "peers"  # names of markers
+FIGURES, HEADLINE, ABLATIONS, PEERS = "figures", "headline", "ablations", "peers"  # names of markers
 CARD_BENCHMARK = "zoo_quality"  # its figures end in the name of a model
 
 
@@ -87,6 +87,7 @@ def documents() -> dict[Path, dict[str, str]]:
     own = {
         FIGURES: table(with_bars(results)),
         HEADLINE: _headline_table.markdown(),
+        ABLATIONS: _ablations_table.markdown(),
         PEERS: _peers_table.documented(),
     }
     tables = {ROOT / "README.md": own, ROOT / "docs" / "measured.md": {FIGURES: table(results)}}

@@ -49,6 +49,7 @@ def variants() -> Mapping[str, Recipe]:
         variant(
             "l2", "squared distance of features instead of relations", relation_weight=0.0, feature_weight=1.0
         ),
+        variant("rates-as-released", "learning rates after pre-scaling, as released", prescaled_rates=True),
         *(variant(f"window-{n}", f"window of {n}", window=n) for n in (1, 3, 4)),
         *(variant(f"temperature-{t:g}", f"temperature {t:g}", temperature=t) for t in (0.1, 0.3, 3.0)),
     ]

@@ -2,8 +2,9 @@
 
 `ratio` is the median over repeats of quantized / full precision wall time of the same pictures, decoder
 included; `steps_ratio` the same for the denoising steps alone, where the difference lies. Both models run in
-one process, in turn, the first of each pair alternating, after a warm-up. Quantization is simulated:
-weights are rounded once and kept as floats, activations are rounded at every step. Run with
+one process, in turn, the first of each alternating, after a warm-up. Quantization is simulated: weights are
+rounded once and kept as floats, activations are rounded at every step. `integers_ratio` is that of the same
+network with its sums done in integers, where the CPU has instructions for it. Run with
 `python -m benchmarks.sampling`, `--quick` for fewer repeats.
 """
 
@@ -17,6 +18,7 @@ from benchmarks._record import Figure, arguments, record
 from mpqdm_core.allocation import BitPlan
 from mpqdm_core.calibration import CalibrationSettings, calibrate
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.integer_layers import multiply_integers_
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.quantization import quantize
 from mpqdm_core.sampling import sample
@@ -68,6 +70,8 @@ def measure(repeats: int, source: str = MODEL) -> dict[str, list[float]]:
     """Raw seconds of every repeat, of both models."""
     full = load_denoiser(source)
     models = {"full_precision": full, "quantized": quantized_copy(full)}
+    if multiply_integers_((integers := quantized_copy(full)).network):
+        models["integers"] = integers
     times: dict[str, list[float]] = {f"{name}{part}_s": [] for name in models for part in ("", "_steps")}
     for repeat in range(-WARM_UPS, repeats):
         for name in sorted(models, reverse=repeat % 2 == 0):
@@ -78,9 +82,9 @@ def measure(repeats: int, source: str = MODEL) -> dict[str, list[float]]:
     return times
 
 
-def ratios(times: dict[str, list[float]], part: str) -> list[float]:
-    """Quantized over full precision, pair by pair."""
-    pairs = zip(times[f"quantized{part}_s"], times[f"full_precision{part}_s"], strict=True)
+def ratios(times: dict[str, list[float]], part: str, model: str = "quantized") -> list[float]:
+    """A model over full precision, repeat by repeat."""
+    pairs = zip(times[f"{model}{part}_s"], times[f"full_precision{part}_s"], strict=True)
     return [quantized / full for quantized, full in pairs]
 
 
@@ -93,7 +97,12 @@ def main() -> None:
         "ratio": Figure(value=value, unit="x", bar=BAR, met=value <= BAR),
         "steps_ratio": Figure(value=statistics.median(steps), unit="x", bar=None, met=None),
     }
-    record("sampling", figures=figures, repeats={**times, "ratio": whole, "steps_ratio": steps}, seed=SEED)
+    repeats = {**times, "ratio": whole, "steps_ratio": steps}
+    if "integers_s" in times:
+        repeats["integers_ratio"] = ratios(times, "", "integers")
+        value = statistics.median(repeats["integers_ratio"])
+        figures["integers_ratio"] = Figure(value=value, unit="x", bar=None, met=None)
+    record("sampling", figures=figures, repeats=repeats, seed=SEED)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mpqdm_core.generic_family import quantize_weights as quantize_weights
     from mpqdm_core.hub import describe_hub_model as describe_hub_model
     from mpqdm_core.hub import fetch_hub_model as fetch_hub_model
+    from mpqdm_core.integer_layers import multiply_integers_ as multiply_integers_
     from mpqdm_core.loading import load_denoiser as load_denoiser
     from mpqdm_core.measure import RowSettings as RowSettings
     from mpqdm_core.measure import measure_error_table as measure_error_table
@@ -114,6 +115,7 @@ _HOME = {
     "load_denoiser": "mpqdm_core.loading",
     "load_packed": "mpqdm_core.packing",
     "measure_error_table": "mpqdm_core.measure",
+    "multiply_integers_": "mpqdm_core.integer_layers",
     "open_network": "mpqdm_core.generic_family",
     "open_stored": "mpqdm_core.stored_weights",
     "outlier_stats": "mpqdm_core.outliers",
@@ -174,6 +176,7 @@ __all__ = [
     "load_denoiser",
     "load_packed",
     "measure_error_table",
+    "multiply_integers_",
     "open_network",
     "open_stored",
     "outlier_stats",

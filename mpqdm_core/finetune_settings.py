@@ -56,6 +56,7 @@ class FinetuneSettings:
     weight_zero_point_rate: float = 1e-6
     activation_rate: float = 5e-4  # of scales and zero-points, likewise
     bias_rate: float = 0.0  # of the layers' biases, which cost no bits; 0: they stay
+    prescaled_rates: bool = True  # rates count in weights and inputs after pre-scaling; False: before it
     relative_rates: bool = False  # weight scales' rates count in their own mean value
     relative_ranges: bool = False  # the rate of activation scales counts in their own first values
 

@@ -29,6 +29,7 @@ from mpqdm_core.trainable import (
     ScaleGuard,
     held_weights,
     make_trainable,
+    mean_prescale,
     parameter_groups,
     rounded_leaves,
     step_weights,
@@ -80,7 +81,9 @@ class Finetuner:
         self.done = 0
         make_trainable(self.layers, settings)
         quantizers = [layer.activation for layer in self.layers.values() if layer.activation.bits is not None]
-        self.slots = SlotTable(quantizers) if quantizers else None
+        units = None if settings.relative_ranges else [mean_prescale(quantizer) for quantizer in quantizers]
+        self.slots = SlotTable(quantizers, units) if quantizers else None
+        self._in_units = settings.relative_ranges or not settings.prescaled_rates
         self._guard = ScaleGuard(self.layers, self.slots)
         self.optimizer = torch.optim.Adam(parameter_groups(self.layers, self.slots, settings), lr=0.0)
         self._rates = [float(group["rate"]) for group in self.optimizer.param_groups]
@@ -113,7 +116,7 @@ class Finetuner:
         share = 1.0 - self.done / self.settings.steps
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        before = self.slots.values() if self.slots and self.settings.relative_ranges else None
+        before = self.slots.values() if self.slots and self._in_units else None
         self.optimizer.step()
         if self.slots and before is not None:
             self.slots.count_in_units(before)

@@ -3,7 +3,7 @@
 y = Q_a(x * prescale) Q_w((W + B A) / prescale) + bias; the low-rank B A exists while fine-tuning only. Until
 frozen, the weight stays real and is rounded at each call, so that it can be trained; frozen, the rounded
 weight replaces it and the output is the same bit for bit. Values are floating point throughout: nothing
-here runs faster than full precision.
+here runs faster than full precision (`integer_layers` does).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 from mpqdm_core.allocation import Allocation, AllocationSettings, allocate
 from mpqdm_core.calibration import Calibration
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.errors import SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.measure import RowSettings, measure_error_table
@@ -60,32 +61,26 @@ class Recipe:
             return None
         return replace(self.finetuning, steps=steps, seed=seed, **changes)
 
-    def allocate(
+    def measure(
         self,
         denoiser: Denoiser,
         calibration: Calibration,
         *,
-        weight_bits: float,
         activation_bits: int | None,
         rows: RowSettings | None = None,
         report: Report = silent,
-    ) -> Allocation:
-        """Measure what the policy needs, with this recipe's own rounding, and give out the bits.
+    ) -> ErrorTable:
+        """Measure what the policy needs, with this recipe's own rounding.
 
         Args:
             denoiser: full precision.
             calibration: taken from it.
-            weight_bits: average of the budget.
             activation_bits: of every quantizable layer's input.
             rows: of the error table; None takes the defaults.
             report: told the progress of each measurement.
-
-        Raises:
-            BudgetError: the average cannot be met.
         """
-        settings = replace(self.allocation, average_bits=weight_bits)
-        weighted = settings.weighting == "sensitivity"
-        table = measure_error_table(
+        weighted = self.allocation.weighting == "sensitivity"
+        return measure_error_table(
             denoiser,
             calibration,
             self.quant_settings(activation_bits),
@@ -93,7 +88,18 @@ class Recipe:
             rows=rows,
             sensitivity=channel_sensitivity(denoiser, calibration, report=report) if weighted else None,
         )
-        return allocate(table, settings)
+
+    def allocate(self, table: ErrorTable, weight_bits: float) -> Allocation:
+        """Give out the bits.
+
+        Args:
+            table: as `measure` leaves it.
+            weight_bits: average of the budget.
+
+        Raises:
+            BudgetError: the average cannot be met.
+        """
+        return allocate(table, replace(self.allocation, average_bits=weight_bits))
 
 
 _PUBLISHED_RATES: Mapping[str, Any] = MappingProxyType(
@@ -150,18 +156,22 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 title="MPQ-DM corrected",
                 differs=(
                     f"{SCALED_DOWN}; {OWN_RANGES}; up to five groups, as the paper says; "
-                    "the relation loss trains the student, as a mean with weight 1"
+                    "the relation loss trains the student, as a mean with weight 1; pre-scaling does not "
+                    "change what learning rates count in"
                 ),
                 allocation=AllocationSettings(policy="kurtosis", max_groups=5),
                 quantization=_AS_PUBLISHED,
-                finetuning=FinetuneSettings(conv_factors="per-tap", relation_weight=1.0, **_PUBLISHED_RATES),
+                finetuning=FinetuneSettings(
+                    conv_factors="per-tap", relation_weight=1.0, prescaled_rates=False, **_PUBLISHED_RATES
+                ),
             ),
             Recipe(
                 name="ours",
                 title="ours",
                 differs=(
                     "levels at half steps, whole-model bits by sensitivity, task loss on guided predictions, "
-                    "weight scales that train in proportion to themselves; everything else as the others"
+                    "weight scales that train in proportion to themselves, corrections that learn four times "
+                    "as fast, rates before pre-scaling; everything else as the others"
                 ),
                 allocation=AllocationSettings(policy="optimal", weighting="sensitivity", scope="model"),
                 quantization=replace(_AS_PUBLISHED, grid="mid-rise"),
@@ -169,6 +179,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                     **{
                         **_PUBLISHED_RATES,
                         "task_on": "guided",
+                        "low_rank_rate": 4 * RATE_FACTOR / 2500,
+                        "prescaled_rates": False,
                         "relative_rates": True,
                         "weight_scale_rate": 2e-3,
                     }

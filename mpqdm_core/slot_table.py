@@ -19,8 +19,15 @@ from mpqdm_core.errors import SettingsError
 class SlotTable:
     """Scales and zero-points of L input quantizers over T timesteps, bound to the modules' own memory."""
 
-    def __init__(self, quantizers: Sequence[ActivationQuantizer]) -> None:
+    def __init__(
+        self, quantizers: Sequence[ActivationQuantizer], units: Sequence[float] | None = None
+    ) -> None:
         """Move the quantizers' vectors into one table; they keep reading and writing it.
+
+        Args:
+            quantizers: of L layers.
+            units: (L,) what steps of each one's scales count in, see `count_in_units`; None takes the scales'
+                own first values.
 
         Raises:
             SettingsError: one of them does not quantize.
@@ -32,8 +39,10 @@ class SlotTable:
         with torch.no_grad():
             table = torch.stack([column.detach() for column in columns], dim=1).contiguous()  # (T, 2L)
         self._table = table
-        self._units = table.clone()  # of scales their own first value, of zero-points one level
-        self._units[:, 1::2] = 1.0
+        self._units = table.clone()
+        if units is not None:
+            self._units[:, ::2] = torch.tensor(units, dtype=table.dtype)
+        self._units[:, 1::2] = 1.0  # of zero-points one level
         self.rows = [nn.Parameter(row) for row in table]  # share the table's memory
         self._columns = [nn.Parameter(column) for column in table.unbind(dim=1)]
         for number, quantizer in enumerate(quantizers):
@@ -61,7 +70,7 @@ class SlotTable:
 
     @torch.no_grad()
     def count_in_units(self, before: Tensor) -> None:
-        """Take the step from `before` to now as one in units of each scale's first value, and of levels.
+        """Take the step from `before` to now as one in each scale's unit, and in levels.
 
         An optimiser like Adam moves all numbers about equally far, and a scale of many bits is a short one.
         """

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpqdm_core.activations import ActivationQuantizer
 from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.layers import QuantLayer
@@ -54,14 +55,17 @@ def parameter_groups(
     """Groups for an optimiser, with their learning rate at the start under "rate"; no weight decay.
 
     The corrections of a layer move in proportion to its own mean weight scale, as EfficientDM and MPQ-DM do;
-    the mean is over the layer's channels, each once.
+    the mean is over the layer's channels, each once. That scale is one of the pre-scaled weight, while the
+    corrections are added to the weight before it; without `prescaled_rates` it is brought back to that, so
+    that pre-scaling does not change how many levels a step moves a weight.
     """
     groups: list[dict[str, Any]] = []
     for layer in layers.values():
         mean_scale = float(layer.weight_scale.detach().mean())
-        unit = mean_scale if settings.relative_rates else 1.0
+        factor = 1.0 if settings.prescaled_rates else mean_prescale(layer.activation)
+        unit = mean_scale if settings.relative_rates else 1 / factor
         if layer.low_rank is not None:
-            rate = settings.low_rank_rate * mean_scale
+            rate = settings.low_rank_rate * mean_scale * factor
             groups.append({"params": list(layer.low_rank.parameters()), "rate": rate})
         groups.append({"params": [layer.weight_scale], "rate": settings.weight_scale_rate * unit})
         if layer.bias is not None and layer.bias.requires_grad:
@@ -71,6 +75,11 @@ def parameter_groups(
     if slots is not None:
         groups.append({"params": slots.rows, "rate": settings.activation_rate})
     return groups
+
+
+def mean_prescale(quantizer: ActivationQuantizer) -> float:
+    """Mean factor an input is multiplied with, and a weight divided by, before rounding; 1 without any."""
+    return 1.0 if quantizer.prescale is None else float(quantizer.prescale.mean())
 
 
 def trained_tensors(layers: Mapping[str, QuantLayer]) -> dict[str, Tensor]:

@@ -119,6 +119,7 @@ def warnings(found: MeasuredSets) -> list[str]:
 def _measure(solved: Solved, plans: Sequence[Plan], count: int, report: Report) -> MeasuredSets:
     from mpqdm_core.comparison import compare
     from mpqdm_core.families import with_prompts
+    from mpqdm_core.integer_layers import multiply_integers_
     from mpqdm_core.intervals import bootstrap_mean
     from mpqdm_core.quantization import quantize
     from mpqdm_core.sampling import Samples, sample
@@ -138,6 +139,7 @@ def _measure(solved: Solved, plans: Sequence[Plan], count: int, report: Report) 
     columns, captions = [], agreed(reference)
     for index, (_, title, plan) in enumerate(plans):
         made = quantize(denoiser, calibration, plan, settings)
+        multiply_integers_(made.denoiser.network)
         asked = with_prompts(made.denoiser, questions.denoiser.class_names) if prompted else made.denoiser
         drawn = sample(asked, **draw, report=phase(report, 2 + 2 * index, phases, title))
         told = phase(report, 3 + 2 * index, phases, title)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import ablations
 from benchmarks._cell_files import read_cells, write_cells
 from benchmarks._cells import QUICK, Bench, Cell, Scale
 from benchmarks._drawn import kept_samples
@@ -89,15 +90,28 @@ def test_a_cell_of_the_run_folder_counts_while_what_decides_it_is_the_same(bench
     assert bench.kept(CELL)["fid_real"] == 2.5
 
 
+def test_a_cell_killed_after_its_training_is_not_trained_again(bench, monkeypatch):
+    cell = replace(CELL, recipe="efficientdm")
+    trained, losses = bench.student(cell)
+    again = Bench(bench.folder, QUICK, RECIPES)
+    monkeypatch.setattr("benchmarks._cells.finetune", lambda *a, **k: pytest.fail("trained a second time"))
+    found, found_losses = again.student(cell)
+    assert (found.content_hash, found_losses) == (trained.content_hash, losses)
+    longer = Bench(bench.folder, replace(QUICK, steps=3), RECIPES)
+    with pytest.raises(pytest.fail.Exception, match="trained a second time"):
+        longer.student(cell)
+
+
 def test_titles_do_not_decide_figures(bench, tmp_path):
     renamed = {"ours": replace(RECIPES["ours"], title="another", differs="in words")}
     assert Bench(tmp_path / "run", QUICK, renamed).made_of(CELL) == bench.made_of(CELL)
 
 
-def test_published_cells_are_those_of_today_s_recipes_and_model():
-    cells = read_cells(RESULTS / "headline.csv")
+@pytest.mark.parametrize(("name", "recipes"), [("headline", RECIPES), ("ablations", ablations.variants())])
+def test_published_cells_are_those_of_today_s_recipes_and_model(name, recipes):
+    cells = read_cells(RESULTS / f"{name}.csv")
     assert cells
-    bench = Bench(RESULTS, Scale(), RECIPES, published=[RESULTS / "headline.csv"])
+    bench = Bench(RESULTS, Scale(), recipes, published=[RESULTS / f"{name}.csv"])
     for found in cells:
         cell = Cell(setting=found["setting"], recipe=found["recipe"], seed=found["seed"])
         assert bench.kept(cell) == found, f"measure {cell.key} again"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import _cell_files, _headline_table, _readme, headline
+from benchmarks import _ablations_table, _cell_files, _headline_table, _readme, headline
 
 
 @pytest.mark.parametrize("path", _readme.documents(), ids=lambda path: path.parent.name)
@@ -45,6 +45,16 @@ def test_the_headline_s_table_has_the_mean_over_seeds_and_their_range(tmp_path):
     ours, naive = _headline_table.markdown(path).splitlines()[2:4]
     assert ours.startswith("| W2A4 | ours | 2 | 20.0 (10.0 to 30.0) | 1.0 |")
     assert naive.startswith("| W2A4 | rounding only | 1 | 50.0 |")
+
+
+def test_the_ablations_table_has_a_line_a_variant_and_a_column_a_setting(tmp_path):
+    path = tmp_path / "cells.csv"
+    cells = [cell("mpqdm-corrected", 0, 40.0), cell("no-trd", 0, 50.0), cell("no-trd", 0, 12.5, "W3A4")]
+    _cell_files.write_cells(cells, path)
+    head, _, base, without = _ablations_table.markdown(path).splitlines()
+    assert head == "| one thing changed | W2A4: FID, to teacher, PSNR | W3A4: FID, to teacher, PSNR |"
+    assert base == "| nothing: MPQ-DM corrected | 40.0, 1.0, 1.00 | - |"
+    assert without == "| task loss only | 50.0, 1.0, 1.00 | 12.5, 1.0, 1.00 |"
 
 
 def test_the_reduction_is_the_smallest_of_the_seeds_and_needs_all_three():

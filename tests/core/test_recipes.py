@@ -8,7 +8,8 @@ from mpqdm_core.recipes import RATE_FACTOR, RECIPES, get_recipe
 
 def test_every_recipe_keeps_the_same_budget():
     for recipe in RECIPES.values():
-        plan = recipe.allocate(small_denoiser(), small_calibration(), weight_bits=3, activation_bits=4).plan
+        table = recipe.measure(small_denoiser(), small_calibration(), activation_bits=4)
+        plan = recipe.allocate(table, 3).plan
         assert 2.95 <= plan.mean_bits <= 3.0, recipe.name
         assert recipe.quant_settings(4).activation_bits == 4
         assert recipe.quant_settings(4).exempt_bits == 8
@@ -43,6 +44,7 @@ def test_what_the_papers_names_stand_for():
     corrected = RECIPES["mpqdm-corrected"]
     assert corrected.finetuning.relation_weight > 0 and not corrected.finetuning.detach_features
     assert corrected.allocation.policy == "kurtosis" and corrected.allocation.max_groups == 5
+    assert released.finetuning.prescaled_rates and not corrected.finetuning.prescaled_rates
 
 
 def test_a_recipe_that_does_not_train_has_no_settings():
