@@ -66,8 +66,28 @@ def test_the_reduction_is_the_smallest_of_the_seeds_and_needs_all_three():
     assert not headline.figures_of(measured[:4], 60)["w2a4_fid_reduction"].met
 
 
-def test_corrected_is_held_against_the_baseline_in_every_setting():
-    measured = [cell("efficientdm", 0, 40.0), cell("mpqdm-corrected", 0, 30.0)]
-    measured += [cell("efficientdm", 0, 20.0, "W3A6"), cell("mpqdm-corrected", 0, 22.0, "W3A6")]
-    found = headline.figures_of(measured, 60)["corrected_fid_reduction_worst"]
-    assert found.value == pytest.approx(-0.1) and found.met is False
+def corrected_beside_baseline(pairs):
+    measured = []
+    for setting in ("W2A4", "W2A6", "W3A4", "W3A6"):
+        for seed, (baseline, own) in enumerate(pairs):
+            measured += [
+                cell("efficientdm", seed, baseline, setting),
+                cell("mpqdm-corrected", seed, own, setting),
+            ]
+    return measured
+
+
+def test_corrected_is_held_against_the_baseline_by_seed_and_by_setting():
+    measured = corrected_beside_baseline([(40.0, 30.0), (20.0, 22.0), (50.0, 50.0)])
+    found = headline.figures_of(measured, 60)
+    worst, setting = (found[f"corrected_fid_reduction_{name}"] for name in ("worst", "worst_setting"))
+    assert worst.value == pytest.approx(-0.1) and worst.met is False
+    assert setting.value == pytest.approx((0.25 - 0.1 + 0.0) / 3) and setting.met is True
+
+
+def test_what_was_not_measured_with_every_seed_and_setting_is_not_met():
+    measured = corrected_beside_baseline([(40.0, 30.0), (20.0, 10.0), (50.0, 40.0)])
+    for missing in (measured[:-2], measured[:-6]):
+        found = headline.figures_of(missing, 60)
+        assert not found["corrected_fid_reduction_worst"].met
+        assert not found["corrected_fid_reduction_worst_setting"].met
