@@ -19,8 +19,8 @@ from PIL import Image
 
 from benchmarks._cell_files import digest, read_cells
 from benchmarks._drawn import kept_samples
+from benchmarks._trained import trained_so
 from mpqdm_core.adapter import Adapter, apply_adapter
-from mpqdm_core.allocation import BitPlan
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.comparison import compare
 from mpqdm_core.denoiser import Denoiser
@@ -28,12 +28,10 @@ from mpqdm_core.encoding import EncodedSet, encode
 from mpqdm_core.error_table import ErrorTable
 from mpqdm_core.families import FAMILIES
 from mpqdm_core.finetune_run import finetune
-from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.integer_layers import multiply_integers_
 from mpqdm_core.loading import load_denoiser
 from mpqdm_core.measure import RowSettings
 from mpqdm_core.neighbours import precision_recall
-from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import QuantizedDenoiser, quantize
 from mpqdm_core.recipes import Recipe
 from mpqdm_core.sampling import Samples, sample
@@ -286,20 +284,3 @@ class Bench:
         rows = [teacher.images, *(np.load(self.path(cell, ".npy")) for cell in drawn)]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         Image.fromarray(sheet).save(path)
-
-
-def trained_so(
-    adapter: Adapter,
-    calibration: Calibration,
-    plan: BitPlan,
-    rounding: QuantSettings,
-    settings: FinetuneSettings,
-) -> bool:
-    """Whether a kept adapter is what this training would leave."""
-    return (
-        adapter.denoiser_hash == calibration.denoiser_hash
-        and adapter.calibration_hash == calibration.content_hash
-        and adapter.plan.to_json() == plan.to_json()
-        and adapter.quant_settings == rounding
-        and adapter.settings == settings
-    )

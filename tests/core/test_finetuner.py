@@ -1,37 +1,16 @@
 """The trainer on a tiny random U-Net."""
 
-from functools import cache
-
 import pytest
 import torch
 from tiny_quant import small_calibration, small_denoiser, uniform_plan
+from tiny_training import FAST, small_record, student, tuner
 
 from mpqdm_core.adapter import load_tensors, take_adapter
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.finetuner import Finetuner
-from mpqdm_core.quant_settings import QuantSettings
 from mpqdm_core.quantization import quantize
 from mpqdm_core.teacher import record_teacher
-from mpqdm_core.trainable import make_trainable, parameter_groups, trained_layers
-
-FAST = dict(steps=6, batch_size=4, rank=4, low_rank_rate=0.02, weight_scale_rate=1e-4, activation_rate=1e-3)
-
-
-@cache
-def small_record():
-    return record_teacher(small_denoiser(), pictures=6, sampler=small_calibration().settings.sampler)
-
-
-def student(bits=3, **changes):
-    settings = QuantSettings(**{"activation_bits": 4, **changes})
-    denoiser = small_denoiser()
-    return quantize(denoiser, small_calibration(), uniform_plan(denoiser, bits), settings, freeze=False)
-
-
-def tuner(student_=None, **changes):
-    settings = FinetuneSettings(**{**FAST, **changes})
-    return Finetuner(student_ or student(), small_record(), settings, teacher=small_denoiser())
 
 
 def test_training_lowers_the_loss_on_the_record():
@@ -106,44 +85,6 @@ def test_one_call_for_a_window_is_a_call_for_each_of_its_timesteps(window):
     each = [run.losses.terms(small_record(), (slot,), pictures)["task"] for slot in slots]
     torch.testing.assert_close(together, torch.stack(each).sum(), rtol=1e-4, atol=0)
     run.close()
-
-
-def rates_of(network, **settings):
-    """Learning rates of the first pre-scaled layer's corrections and weight scales, and the layer."""
-    name, layer = next(
-        (name, layer)
-        for name, layer in trained_layers(network).items()
-        if layer.activation.prescale is not None
-    )
-    settings = FinetuneSettings(**{**FAST, "low_rank_rate": 1.0, "weight_scale_rate": 1.0, **settings})
-    make_trainable({name: layer}, settings)
-    groups = parameter_groups({name: layer}, None, settings)
-    by_parameter = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
-    return by_parameter[id(layer.low_rank.a)], by_parameter[id(layer.weight_scale)], layer
-
-
-def test_rates_count_in_steps_of_the_prescaled_weight_or_of_the_weight_itself():
-    corrections, scales_rate, layer = rates_of(student(prescale_alpha=0.5))
-    scales, factors = layer.weight_scale.tolist(), layer.activation.prescale.tolist()
-    assert corrections == pytest.approx(sum(scales) / len(scales), rel=1e-5) and scales_rate == 1.0
-    corrections, scales_rate, _ = rates_of(student(prescale_alpha=0.5), prescaled_rates=False)
-    steps = [scale * factor for scale in scales for factor in factors]  # of every weight, before pre-scaling
-    assert corrections == pytest.approx(sum(steps) / len(steps), rel=1e-5)
-    assert scales_rate == pytest.approx(len(factors) / sum(factors), rel=1e-5)
-
-
-def test_input_ranges_move_in_steps_of_the_input_before_prescaling():
-    moved = {}
-    for prescaled in (True, False):
-        run = tuner(student(prescale_alpha=0.5), activation_rate=1e-4, prescaled_rates=prescaled)
-        before = run.slots.values()
-        run.step()
-        moved[prescaled] = (run.slots.values() - before).abs().amax(dim=0)
-        factors = [layer.activation.prescale for layer in run.layers.values()]
-        run.close()
-    means = torch.tensor([1.0 if factor is None else float(factor.mean()) for factor in factors])
-    torch.testing.assert_close(moved[False][::2], moved[True][::2] * means, rtol=1e-2, atol=1e-8)
-    torch.testing.assert_close(moved[False][1::2], moved[True][1::2])  # levels are levels
 
 
 def test_the_relation_loss_alone_moves_the_student():
