@@ -25,6 +25,10 @@ FLAGS = [
 PATIENCE_MS = 150_000  # for one condition, on a machine that is busy with something else
 CLICKS, CLICK_MS = 10, 5_000
 START_S = 240  # for the server, on the same
+ABORTED = (
+    "AbortError: signal is aborted",
+    "Connection errored out",
+)  # words of requests of a page that is left
 
 
 QUIET = {
@@ -131,9 +135,18 @@ class Visit:
             self.errors.append(message.text)
 
     def open(self, query=""):
-        self.page.goto(f"{self.address}?{query}", wait_until="domcontentloaded")
-        self.page.wait_for_selector(".mpq-chip:has-text('activations')")
+        with self.leaving():
+            self.page.goto(f"{self.address}?{query}", wait_until="domcontentloaded")
+            self.page.wait_for_selector(".mpq-chip:has-text('activations')")
         return self
+
+    @contextmanager
+    def leaving(self):
+        """While going to another page: that what the first one had asked for is aborted is no error."""
+        known = len(self.errors)
+        yield
+        kept = [error for error in self.errors[known:] if not any(word in error for word in ABORTED)]
+        self.errors[known:] = kept
 
     def drawn(self, view):
         """How often a chart was drawn; waits for the first time."""
