@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 
 from benchmarks._cell_command import measure_cells, options
-from benchmarks._cell_files import write_cells
+from benchmarks._cell_files import read_cells, write_cells
 from benchmarks._cells import QUICK, Bench, Cell, Scale
 from benchmarks._record import RESULTS, Figure, record
 from mpqdm_core.finetune_settings import FinetuneSettings
@@ -76,7 +76,8 @@ def main() -> None:
     files = [RESULTS / f"{name}.csv" for name in (asked.name.replace("ablations", "headline"), asked.name)]
     bench = Bench(folder, scale, recipes, asked.model, () if asked.fresh or asked.quick else files)
     measure_cells(bench, planned, asked.minutes)
-    grid = planned if asked.quick else cells(dict.fromkeys([*SETTINGS, *settings]), recipes)
+    kept = [cell["setting"] for cell in read_cells(files[1])]  # asked for in an earlier call
+    grid = planned if asked.quick else cells(dict.fromkeys([*SETTINGS, *settings, *kept]), recipes)
     measured = [entry for cell in grid if (entry := bench.kept(cell)) is not None]
     figures = {"cells": Figure(len(measured), f"of {len(grid)}")}
     for entry in measured:

@@ -19,6 +19,7 @@ from mpqdm_core.layers import QuantConv2d, QuantLayer
 
 LARGEST_STEP = 127  # of a weight, in steps or half steps: a signed byte
 INPUT_BITS = 8  # an input's codes are unsigned bytes
+MOST_TERMS = (2**31 - 1) // ((2**INPUT_BITS - 1) * LARGEST_STEP)  # of a sum that stays within 32 bits
 FROM_WHOLE = 1e-3  # how far float32 may leave a weight's steps from whole
 BYTE_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Any of these sums products of bytes in 32 bits; older instructions saturate at 16."""
@@ -30,7 +31,8 @@ def multiply_integers_(network: nn.Module) -> tuple[str, ...]:
     """Let the frozen quantized layers of a network multiply whole numbers, where they can.
 
     A layer stays as it is where inputs are not rounded to at most 8 bits, where its weights need more than a
-    byte (8 bits with a zero-point at the edge), where a trained zero-point is not whole, or off the CPU.
+    byte (8 bits with a zero-point at the edge), where a trained zero-point is not whole, where a sum could
+    leave 32 bits, where padding is not the same on both sides, or off the CPU.
 
     Args:
         network: with frozen `QuantLayer`s, in evaluation; changed in place, and not trainable any more.
@@ -66,7 +68,9 @@ def integer_twin(layer: QuantLayer) -> IntegerLayer | None:
         return None
     if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32:
         return None
-    if not torch.equal(zero_point, zero_point.round()):
+    if not torch.equal(zero_point, zero_point.round()) or layer.weight[0].numel() > MOST_TERMS:
+        return None
+    if isinstance(layer, QuantConv2d) and _padding(layer) is None:
         return None
     return IntegerLayer(layer, *steps)
 
@@ -105,8 +109,7 @@ class IntegerLayer(nn.Module):
         self.register_buffer("_none", torch.zeros(len(step), dtype=torch.int32))
         self.window: tuple[list[int], list[int], list[int], int] | None = None
         if isinstance(layer, QuantConv2d):
-            padding = _padding(layer)
-            self.window = list(layer.stride), padding, list(layer.dilation), layer.groups
+            self.window = list(layer.stride), _padding(layer) or [0, 0], list(layer.dilation), layer.groups
             self.packed = torch.ops.onednn.qconv_prepack(steps, step, 1.0, 0, *self.window)
         else:
             self.packed = torch.ops.onednn.qlinear_prepack(steps, None)
@@ -124,20 +127,14 @@ class IntegerLayer(nn.Module):
         return result
 
 
-def _padding(layer: QuantConv2d) -> list[int]:
-    """Zeros on each side, where "same" and "valid" are words for them.
-
-    Raises:
-        SettingsError: "same" would need one more on one side than on the other.
-    """
+def _padding(layer: QuantConv2d) -> list[int] | None:
+    """Zeros on each side, where "same" and "valid" are words for them; None where the sides differ."""
     if not isinstance(layer.padding, str):
         return list(layer.padding)
     if layer.padding == "valid":
         return [0, 0]
     total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    if any(count % 2 for count in total):
-        raise SettingsError("a convolution of an even width cannot be padded equally on both sides")
-    return [count // 2 for count in total]
+    return None if any(count % 2 for count in total) else [count // 2 for count in total]
 
 
 @lru_cache

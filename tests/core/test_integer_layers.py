@@ -83,6 +83,15 @@ def test_what_does_not_fit_a_byte_stays_simulated():
     assert integer_twin(frozen(linear, "affine", bits=(8,) * 6)) is None
 
 
+def test_padding_that_differs_between_sides_and_sums_beyond_32_bits_stay_simulated():
+    uneven = nn.Conv2d(8, 6, 2, padding="same")
+    assert integer_twin(frozen(uneven, "affine")) is None
+    assert 66_312 * 255 * 127 > 2**31 - 1 >= 66_311 * 255 * 127
+    for width, fits in ((66_311, True), (66_312, False)):
+        twin = integer_twin(frozen(nn.Linear(width, 1), "affine", bits=(2,), activation_bits=8))
+        assert (twin is not None) == fits
+
+
 def test_a_layer_that_may_still_change_is_refused():
     network = quantize(
         small_denoiser(), small_calibration(), uniform_plan(small_denoiser(), 3), freeze=False
