@@ -6,57 +6,12 @@ every bit-width, because SiLU outputs are one-sided and zero padding must stay e
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from mpqdm_core.errors import SettingsError, ShapeError
+from mpqdm_core.rounded_inputs import rounded_input
 from mpqdm_core.timestep_clock import TimestepClock
-
-
-class _FakeQuantizeInput(torch.autograd.Function):
-    """s * clamp(round(x * m), -z, n - z) for m = prescale / s; keeps x only and counts levels again.
-
-    s and z are one number each, or one for each sample, (B, 1, ...).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, multiplier: Tensor, levels: int
-    ) -> Tensor:
-        """Quantize and dequantize."""
-        ctx.save_for_backward(x, scale, zero_point, multiplier)
-        ctx.levels = levels
-        steps = x.mul(multiplier).round_()
-        return steps.clamp_(-zero_point, levels - zero_point).mul_(scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        """Straight-through inside the range, edges outside."""
-        x, scale, zero_point, multiplier = ctx.saved_tensors
-        ratio = x * multiplier
-        level = ratio.round()
-        edge = level.clamp(-zero_point, ctx.levels - zero_point)
-        inside = level == edge
-        grad_x = grad_scale = grad_zero = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad * inside).mul_(multiplier * scale)
-        if ctx.needs_input_grad[1]:
-            slope = torch.addcmul(edge, ratio, inside.to(ratio.dtype), value=-1.0)
-            grad_scale = torch.linalg.vecdot(_by_sample(grad, scale), _by_sample(slope, scale))
-            grad_scale = grad_scale.reshape(scale.shape)
-        if ctx.needs_input_grad[2]:
-            outside = _by_sample(grad.masked_fill(inside, 0.0), scale).sum(dim=1)
-            grad_zero = -scale * outside.reshape(zero_point.shape)
-        return grad_x, grad_scale, grad_zero, None, None
-
-
-def _by_sample(values: Tensor, scale: Tensor) -> Tensor:
-    """A row for each entry of `scale`: (B, ...) -> (B, n), or (1, n) where one scale serves all."""
-    return values.reshape(scale.numel(), -1)
 
 
 class ActivationQuantizer(nn.Module):
@@ -181,8 +136,7 @@ class ActivationQuantizer(nn.Module):
         levels = 2 ** (self.bits or 0) - 1
         multiplier = self._multipliers_for(scale.detach().reshape(-1), x)
         scale, zero_point = _broadcast(scale, x), _broadcast(zero_point, x)
-        result: Tensor = _FakeQuantizeInput.apply(x, scale, zero_point, multiplier, levels)  # type: ignore[no-untyped-call]
-        return result
+        return rounded_input(x, scale, zero_point, multiplier, levels)
 
     def _multipliers(self, scale: Tensor) -> Tensor:
         """Return prescale / scale by timestep, to broadcast over an input: (T, C or 1[, 1, 1])."""

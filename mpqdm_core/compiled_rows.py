@@ -8,11 +8,11 @@ not when another one does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from mpqdm_core.compiled import compiled
 
 SEGMENT = 2048  # values summed in float32, in a few interleaved sums, before float64 takes over
 INTERPOLATED_TURNS = 3  # of four; the fourth halves the interval, whatever the distribution
@@ -31,22 +31,13 @@ OPTIONS: dict[str, Any] = {
 LEAST, MOST = np.int32(-(2**31)), np.int32(2**31 - 1)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call; kept on disk unless there is no place for it (a read-only installation)."""
-    try:
-        kept: Callable[..., Any] = njit(cache=True, **OPTIONS)(function)
-    except RuntimeError:
-        kept = njit(**OPTIONS)(function)
-    return kept
-
-
-@_compiled
+@compiled(**OPTIONS)
 def _ordered(bits: Any) -> Any:
     """Bits of a float32 as an integer that is ordered as the numbers are; its own inverse."""
     return bits ^ ((bits >> np.int32(31)) & MOST)
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _segment_sums(values: Any) -> Any:
     first = second = third = fourth = np.float32(0)
     for i in range(values.shape[0]):
@@ -59,7 +50,7 @@ def _segment_sums(values: Any) -> Any:
     return first, second, third, fourth
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _moments(row: Any, first: Any, second: Any, third: Any, fourth: Any) -> Any:
     """Kurtosis, mean, mean square and variance of a row, by its sums of powers if those are enough."""
     n = row.shape[0]
@@ -71,7 +62,7 @@ def _moments(row: Any, first: Any, second: Any, third: Any, fourth: Any) -> Any:
     return _exact_moments(row)
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _exact_moments(row: Any) -> Any:
     """The same in float64 and two passes; powers are those of deviations in units of the largest one."""
     n = row.shape[0]
@@ -95,7 +86,7 @@ def _exact_moments(row: Any) -> Any:
     return fourth / second**2, mean, squares / n, second * unit**2
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _largest(bits: Any) -> Any:
     """Largest of the bits as integers with and without a sign: farthest on the positive and negative side."""
     signed, unsigned = LEAST, np.uint32(0)
@@ -105,7 +96,7 @@ def _largest(bits: Any) -> Any:
     return signed, unsigned
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _extremes(bits: Any, signed: Any, unsigned: Any) -> Any:
     """Bits of the smallest and largest number of a row."""
     low, high = np.int32(unsigned), signed
@@ -120,7 +111,7 @@ def _extremes(bits: Any, signed: Any, unsigned: Any) -> Any:
     return low, high
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _median(keys: Any, low: Any, high: Any, guess: Any, width: Any, cell: Any, number: Any) -> Any:
     """Median of numbers between `low` and `high`, given as ordered integers.
 
@@ -168,7 +159,7 @@ def _median(keys: Any, low: Any, high: Any, guess: Any, width: Any, cell: Any, n
     return _between(np.int32(upto), np.int32(upto), m, cell, number)  # equal numbers fill the middle
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _between(lower: Any, upper: Any, m: Any, cell: Any, number: Any) -> Any:
     """The lower of two middle values, or the mean of both if they share the middle."""
     cell[0] = _ordered(lower)
@@ -179,7 +170,7 @@ def _between(lower: Any, upper: Any, m: Any, cell: Any, number: Any) -> Any:
     return median
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _take(row: Any, step: Any, spaced: Any) -> None:
     """Every `step`-th value; small steps are written out, as vector units need to know them."""
     m = spaced.shape[0]
@@ -197,7 +188,7 @@ def _take(row: Any, step: Any, spaced: Any) -> None:
             spaced[i] = row[i * step]
 
 
-@_compiled
+@compiled(**OPTIONS)
 def look_at_rows(
     values: Any, single: Any, bits: Any, found: Any, scratch: Any, cells: Any, whole: Any
 ) -> None:
@@ -257,7 +248,7 @@ def look_at_rows(
         deviation[row] = _median(spaced_bits[:m], np.float32(0), farthest, guess, width, cell, number)
 
 
-@_compiled
+@compiled(**OPTIONS)
 def _count_far(row: Any, centre: Any, distance: Any) -> Any:
     count = 0
     for i in range(row.shape[0]):

@@ -85,7 +85,9 @@ class Finetuner:
         self.slots = SlotTable(quantizers, units) if quantizers else None
         self._in_units = settings.relative_ranges or not settings.prescaled_rates
         self._guard = ScaleGuard(self.layers, self.slots)
-        self.optimizer = torch.optim.Adam(parameter_groups(self.layers, self.slots, settings), lr=0.0)
+        self.optimizer = torch.optim.Adam(
+            parameter_groups(self.layers, self.slots, settings), lr=0.0, fused=True
+        )
         self._rates = [float(group["rate"]) for group in self.optimizer.param_groups]
         self.order = WindowOrder(
             timesteps=len(record.timesteps),

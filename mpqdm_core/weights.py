@@ -15,6 +15,7 @@ from mpqdm_core.affine import QParams, fake_quantize
 from mpqdm_core.errors import ShapeError
 from mpqdm_core.grids import GRIDS, Grid, GridChoice, grid_of
 from mpqdm_core.range_search import search_range
+from mpqdm_core.rounded_weights import rounded_weight, trains_compiled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,6 +93,8 @@ def round_weight(weight: Tensor, params: WeightParams) -> Tensor:
         the shape and dtype of `weight`.
     """
     mid_rise = params.mid_rise
+    if trains_compiled(weight, params.scale, params.zero_point):
+        return rounded_weight(weight, params.scale, params.zero_point, params.bits, mid_rise)
     parts: dict[Grid, Tensor] = {}
     for name in GRIDS:
         if bool((mid_rise if name == "mid-rise" else ~mid_rise).any()):

@@ -18,6 +18,8 @@ ARITHMETIC = {
     f"mpqdm_core.{name}"
     for name in (
         "affine",
+        "compiled",
+        "compiled_inputs",
         "compiled_rows",
         "distribution",
         "grids",
