@@ -9,6 +9,8 @@ same pictures, same windows, same optimiser, same number of threads. `trd_overhe
 relation loss lengthens a window of task-only training. `peak_ratio` is the peak of allocated memory of a step
 over that of a full-precision forward and backward pass of the same rows. `stop_s` is the longest of a few
 times from Stop to a usable adapter with the run's memory given back, `memory_kept_mib` what was not.
+`compiled_speedup_<device>` is the time of our step over that of the same with `torch.compile`, and
+`compiling_s` what its first step takes; not with `--quick`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from mpqdm_core.affine import QParams, fake_quantize
 from mpqdm_core.allocation import BitPlan
 from mpqdm_core.calibration import Calibration, CalibrationSettings, calibrate
 from mpqdm_core.denoiser import Denoiser
+from mpqdm_core.errors import SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.finetuner import Finetuner
 from mpqdm_core.layers import QuantConv2d, QuantLayer
@@ -189,15 +192,15 @@ def full_precision_pass(denoiser: Denoiser, teacher_record: TeacherRecord) -> Ca
     return work
 
 
-def measure(repeats: int, steps: int) -> dict[str, list[float]]:
-    """Raw seconds a step of every repeat, in turn."""
+def measure(repeats: int, steps: int, *, compiled: bool) -> dict[str, list[float]]:
+    """Raw seconds a step of every repeat, in turn; `compiled` asks for those of `torch.compile` too."""
     denoiser = load_denoiser(MODEL)
     calibration = calibrate(denoiser, CalibrationSettings(samples=8, batch_size=8, seed=SEED))
     teacher_record = record_teacher(denoiser, pictures=8, seed=SEED)
 
-    def tuner(**changes: float) -> Finetuner:
-        settings = replace(SETTINGS, **changes)
-        return Finetuner(make_student(denoiser, calibration), teacher_record, settings)
+    def tuner(compile_backend: str | None = None, **changes: float) -> Finetuner:
+        student, settings = make_student(denoiser, calibration), replace(SETTINGS, **changes)
+        return Finetuner(student, teacher_record, settings, compile_backend=compile_backend)
 
     ours, relation = tuner(), tuner(relation_weight=1.0)
     plain = StraightforwardTrainer(tuner(), denoiser)
@@ -206,7 +209,16 @@ def measure(repeats: int, steps: int) -> dict[str, list[float]]:
         "straightforward": lambda: plain.step(teacher_record),
         "with_relation": relation.step,
     }
-    times: dict[str, list[float]] = {f"{name}_s": [] for name in contenders}
+    tuners = [ours, relation, plain.tuner]
+    times: dict[str, list[float]] = {}
+    if compiled:
+        tuners.append(tuner("inductor"))
+        try:
+            times["compiling_s"] = [seconds(tuners[-1].step, 1)]
+            contenders["compiled"] = tuners[-1].step
+        except SettingsError as error:  # no compiler on this machine
+            print(error)
+    times |= {f"{name}_s": [] for name in contenders}
     for repeat in range(-1, repeats):
         for name in sorted(contenders, reverse=repeat % 2 == 0):
             duration = seconds(contenders[name], steps)
@@ -216,7 +228,7 @@ def measure(repeats: int, steps: int) -> dict[str, list[float]]:
     reference()
     times["peak_mib"] = [peak_mib(ours.step)]
     times["peak_full_precision_mib"] = [peak_mib(reference)]
-    for one in (ours, relation, plain.tuner):
+    for one in tuners:
         one.close()
     shown = record_teacher(denoiser, pictures=STOP_PICTURES, seed=SEED)
     parts = denoiser, calibration, swap_plan(denoiser), shown, SETTINGS, STUDENT
@@ -228,7 +240,7 @@ def measure(repeats: int, steps: int) -> dict[str, list[float]]:
 def main() -> None:
     """Measure and write the record."""
     quick = arguments(__doc__).quick
-    times = measure(repeats=2 if quick else 7, steps=3 if quick else 10)
+    times = measure(repeats=2 if quick else 7, steps=3 if quick else 10, compiled=not quick)
     middle = {name: statistics.median(values) for name, values in times.items()}
     where = "cuda" if torch.cuda.is_available() else "cpu"
     speedup = middle["straightforward_s"] / middle["ours_s"]
@@ -242,6 +254,9 @@ def main() -> None:
         "stop_s": Figure(max(times["stop_s"]), "s", bar=STOP_BAR_S, met=max(times["stop_s"]) < STOP_BAR_S),
         "memory_kept_mib": Figure(middle["memory_kept_mib"], "MiB"),
     }
+    if "compiled_s" in middle:
+        figures[f"compiled_speedup_{where}"] = Figure(middle["ours_s"] / middle["compiled_s"], "x")
+        figures["compiling_s"] = Figure(middle["compiling_s"], "s")
     record("finetune_step", figures=figures, repeats=times, seed=SEED)
 
 

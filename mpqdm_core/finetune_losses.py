@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mpqdm_core.errors import SettingsError
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.network_calls import joined_calls
 from mpqdm_core.recording import feature_map, output_tensor
 from mpqdm_core.relation import relation_loss, smoothed
 from mpqdm_core.teacher import TeacherRecord
+from mpqdm_core.timestep_clock import TimestepClock
+from mpqdm_core.timesteps import timestep_units
 
+CompileBackend = str | Callable[..., Any]  # what `torch.compile` takes
 TERMS = ("task", "relation", "feature")
 
 
 class _Heard(threading.local):
-    """The feature of the call that runs in this thread."""
+    """The features of the call that runs in this thread; of one tap, several only where it was called so."""
 
-    feature: Tensor | None = None
+    def __init__(self) -> None:
+        self.features: list[Tensor] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Heard:
         return _Heard()  # a copied network hears for itself
@@ -30,7 +36,14 @@ class WindowLosses:
     """Runs a student over the rows of a window and compares it with the teacher's record."""
 
     def __init__(
-        self, network: nn.Module, tap: str, settings: FinetuneSettings, step_weights: Tensor
+        self,
+        network: nn.Module,
+        tap: str,
+        settings: FinetuneSettings,
+        step_weights: Tensor,
+        *,
+        clock: TimestepClock | None = None,
+        compile_backend: CompileBackend | None = None,
     ) -> None:
         """Compare `network`, whose features are the output of the module named `tap`.
 
@@ -39,8 +52,13 @@ class WindowLosses:
             tap: see `Family.feature_tap`.
             settings: weights and forms of the losses.
             step_weights: (T,) factor of the task loss at each timestep.
+            clock: of the student; needed where calls are compiled.
+            compile_backend: of `torch.compile`, for calls that ask for it; None: none is compiled.
         """
         self._network = network
+        self._clock, self._compiled = clock, None
+        if compile_backend is not None:
+            self._compiled = torch.compile(self._traceable, backend=compile_backend, dynamic=False)
         self._settings, self._step_weights = settings, step_weights.tolist()
         self._heard = _Heard()
         self._handle = network.get_submodule(tap).register_forward_hook(self._on_tap)
@@ -49,8 +67,17 @@ class WindowLosses:
         """Stop listening to the network."""
         self._handle.remove()
 
-    def terms(self, record: TeacherRecord, slots: tuple[int, ...], pictures: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self, record: TeacherRecord, slots: tuple[int, ...], pictures: Tensor, *, compiled: bool = False
+    ) -> dict[str, Tensor]:
         """Unweighted losses of some pictures of a window, by term; only those with a weight above 0.
+
+        Args:
+            record: what the teacher did.
+            slots: of the window.
+            pictures: which of the record's.
+            compiled: call the compiled network, if there is one. It is compiled anew for every other number
+                of pictures, with and without gradients: for calls that are repeated.
 
         Returns:
             () tensors with their graphs. Sums over the window's steps for "task"; "relation" and "feature"
@@ -61,7 +88,10 @@ class WindowLosses:
         own: list[Tensor] = []
         wanted: list[Tensor] = []
         calls = [record.arguments(slot, pictures, device) for slot in slots]
-        prediction, feature = self._forward(calls[0] if len(calls) == 1 else joined_calls(record, calls))
+        if compiled and self._compiled is not None:
+            prediction, feature = self._forward_compiled(joined_calls(record, calls))
+        else:
+            prediction, feature = self._forward(calls[0] if len(calls) == 1 else joined_calls(record, calls))
         for place, slot in enumerate(slots):
             part = slice(place * len(prediction) // len(slots), (place + 1) * len(prediction) // len(slots))
             target = record.prediction[slot, pictures].flatten(0, 1).to(device)
@@ -100,12 +130,42 @@ class WindowLosses:
 
     def _forward(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Prediction and tapped feature of one call in this thread."""
-        self._heard.feature = None
-        lower = self._settings.precision == "bfloat16"
-        device = next(self._network.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+        self._heard.features.clear()
+        with self._autocast():
             prediction = output_tensor(self._network(**arguments))
-        return prediction, self._heard.feature
+        return prediction, self._last_feature()
+
+    def _forward_compiled(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """The same by the compiled network; the timestep is given for each row, (B,).
+
+        Raises:
+            SettingsError: it cannot be compiled on this machine.
+        """
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+        if self._compiled is None or self._clock is None:
+            raise SettingsError("this network is not compiled")
+        # Slots as a tensor: a number would be compiled in, and every timestep anew.
+        self._clock.set(arguments["timestep"], timestep_units(self._network), by_sample=True)
+        try:
+            with self._autocast():
+                return self._compiled(arguments)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split("\n\n")[0].split())
+            raise SettingsError(f"the network cannot be compiled here, train without: {reason}") from error
+
+    def _traceable(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """The same without the network's own hooks, for `torch.compile`."""
+        self._heard.features.clear()
+        prediction = output_tensor(self._network.forward(**arguments))
+        return prediction, self._last_feature()
+
+    def _autocast(self) -> torch.autocast:
+        device = next(self._network.parameters()).device
+        return torch.autocast(device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16")
+
+    def _last_feature(self) -> Tensor | None:
+        return self._heard.features.pop() if self._heard.features else None
 
     def _on_tap(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._heard.feature = feature_map(output)
+        self._heard.features.append(feature_map(output))

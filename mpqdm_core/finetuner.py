@@ -19,7 +19,7 @@ from mpqdm_core.denoiser import Denoiser
 from mpqdm_core.doctor import ClipCounter, Diagnosis, flags_of, term_gradients
 from mpqdm_core.errors import DataError, SettingsError
 from mpqdm_core.families import FAMILIES
-from mpqdm_core.finetune_losses import WindowLosses
+from mpqdm_core.finetune_losses import CompileBackend, WindowLosses
 from mpqdm_core.finetune_settings import FinetuneSettings
 from mpqdm_core.gradient_workers import GradientWorkers
 from mpqdm_core.quantization import QuantizedDenoiser
@@ -28,6 +28,7 @@ from mpqdm_core.teacher import TeacherRecord, record_teacher
 from mpqdm_core.trainable import (
     ScaleGuard,
     held_weights,
+    hold_exempt,
     make_trainable,
     mean_prescale,
     parameter_groups,
@@ -60,6 +61,7 @@ class Finetuner:
         settings: FinetuneSettings,
         *,
         teacher: Denoiser | None = None,
+        compile_backend: CompileBackend | None = None,
     ) -> None:
         """Attach corrections to the student's layers and make an optimiser.
 
@@ -68,6 +70,8 @@ class Finetuner:
             record: of the student's full-precision model, on the student's timesteps.
             settings: of the run.
             teacher: full precision; needed when the student's own way is followed.
+            compile_backend: of `torch.compile`, such as "inductor", for the network in training steps; None:
+                not compiled. Changes rounding only; the first step takes a minute or more.
 
         Raises:
             DataError: record and student do not belong together.
@@ -99,8 +103,19 @@ class Finetuner:
         )
         network = student.denoiser.network
         tap = FAMILIES[student.denoiser.family].feature_tap(network)
-        self.losses = WindowLosses(network, tap, settings, step_weights(student.denoiser, record, settings))
-        self._workers = GradientWorkers(workers_for(network, settings.shares))
+        self.losses = WindowLosses(
+            network,
+            tap,
+            settings,
+            step_weights(student.denoiser, record, settings),
+            clock=next(iter(self.layers.values())).activation.clock,
+            compile_backend=compile_backend,
+        )
+        workers = (
+            1 if compile_backend else workers_for(network, settings.shares)
+        )  # it is compiled in one thread
+        self._workers = GradientWorkers(workers)
+        hold_exempt(student)
 
     def step(self) -> StepRecord:
         """One optimiser step.
@@ -230,7 +245,7 @@ class Finetuner:
         whole = len(window.pictures)
 
         def loss_of(part: Tensor) -> Tensor:
-            total = self.losses.weighted(self.losses.terms(record, window.slots, part))
+            total = self.losses.weighted(self.losses.terms(record, window.slots, part, compiled=True))
             share = len(part) / whole if self.settings.reduction == "mean" else 1.0
             return total * share * len(parts)
 

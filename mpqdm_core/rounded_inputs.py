@@ -1,6 +1,7 @@
 """Rounding of a layer's input to the running timestep's levels, with gradients: by operators or compiled.
 
 Both ways compute the same values. The compiled one serves what most training on a CPU is: contiguous float32.
+`torch.compile`, which looks into operators only, is given those.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ def rounded_input(x: Tensor, scale: Tensor, zero_point: Tensor, multiplier: Tens
     """
     tensors = (x, scale, zero_point, multiplier)
     alike = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-    known = alike and x.numel() > 0 and (x.is_contiguous() or _is_channels_last(x, multiplier))
+    known = (
+        alike
+        and x.numel() > 0
+        and not torch.compiler.is_compiling()
+        and (x.is_contiguous() or _is_channels_last(x, multiplier))
+    )
     function: Any = _Compiled if known else _Operators
     result: Tensor = function.apply(*tensors, levels)
     return result

@@ -67,15 +67,17 @@ class TimestepClock:
             raise SettingsError("no timestep is set: call the network, or set one with TimestepClock.set")
         return slot
 
-    def set(self, timestep: Any, units: float = 1.0) -> None:
+    def set(self, timestep: Any, units: float = 1.0, *, by_sample: bool = False) -> None:
         """Move to the slot of `timestep`, or to the nearest one; O(1) for every value seen before.
 
         Args:
             timestep: as a network is given it; a tensor may have another value for each sample.
             units: of that network, see `timesteps.timestep_units`.
+            by_sample: keep a slot for each sample even if all are alike: of a tensor (B,).
         """
         self._local.rows = None
-        if isinstance(timestep, Tensor) and timestep.numel() > 1 and bool((timestep != timestep[0]).any()):
+        many = isinstance(timestep, Tensor) and timestep.numel() > 1
+        if by_sample or (many and bool((timestep != timestep[0]).any())):
             slots = [self._slot_of(timestep_value(value, units)) for value in timestep.tolist()]
             self._local.rows = torch.tensor(slots, device=timestep.device)
         else:

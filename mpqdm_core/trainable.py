@@ -116,6 +116,15 @@ def held_weights(layers: Mapping[str, QuantLayer]) -> Iterator[None]:
             layer.held = None
 
 
+def hold_exempt(student: QuantizedDenoiser) -> None:
+    """Round the weights of exempt layers, which training does not change, once for good."""
+    trained = trained_layers(student)
+    with torch.no_grad():
+        for name, layer in student.layers.items():
+            if name not in trained:
+                layer.held = layer.quantized_weight()
+
+
 @contextmanager
 def rounded_leaves(layers: Mapping[str, QuantLayer]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Round every weight once with its graph, and let calls inside use a leaf of the same value.

@@ -42,6 +42,11 @@ def add_commands(commands: Any) -> None:
     finetune.add_argument("--batch-size", type=int, default=8, help="pictures a step (default: %(default)s)")
     finetune.add_argument("--pictures", type=int, default=64, help="of the teacher (default: %(default)s)")
     finetune.add_argument("--seed", type=int, default=0)
+    finetune.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network with torch.compile; for long runs on a GPU",
+    )
     add_rounding(finetune)
     add_output(finetune)
     finetune.set_defaults(work=finetune_student)
@@ -83,6 +88,7 @@ def finetune_student(asked: argparse.Namespace, report: Report) -> Result:
         rounding(asked),
         checkpoint=asked.out.with_name(asked.out.name + ".state"),
         report=report,
+        compile_backend="inductor" if asked.compile else None,
     )
     adapter = result.adapter
     adapter.save(asked.out)
