@@ -25,12 +25,13 @@ from mpqdm_core.recipes import RECIPES, Recipe
 SETTINGS = ("W3A4", "W2A4")
 SEED = 0
 BASE = RECIPES["mpqdm-corrected"]
+TRAINED = BASE.finetuning or FinetuneSettings()
 
 
 def variant(name: str, title: str, *, policy: str | None = None, **finetuning: object) -> Recipe:
     """MPQ-DM corrected with another selection policy or other fine-tuning settings."""
     allocation = BASE.allocation if policy is None else replace(BASE.allocation, policy=policy)
-    tuned = replace(BASE.finetuning or FinetuneSettings(), **finetuning)  # type: ignore[arg-type]
+    tuned = replace(TRAINED, **finetuning)  # type: ignore[arg-type]
     return replace(
         BASE, name=name, title=title, differs=f"as {BASE.name}, except: {title}",
         allocation=allocation, finetuning=tuned,
@@ -50,6 +51,16 @@ def variants() -> Mapping[str, Recipe]:
             "l2", "squared distance of features instead of relations", relation_weight=0.0, feature_weight=1.0
         ),
         variant("rates-as-released", "learning rates after pre-scaling, as released", prescaled_rates=True),
+        variant(
+            "corrections-times-4",
+            "corrections alone at four times the rate",
+            low_rank_rate=4 * TRAINED.low_rank_rate,
+        ),
+        variant(
+            "ranges-times-4",
+            "input ranges alone at four times the rate",
+            activation_rate=4 * TRAINED.activation_rate,
+        ),
         *(variant(f"window-{n}", f"window of {n}", window=n) for n in (1, 3, 4)),
         *(variant(f"temperature-{t:g}", f"temperature {t:g}", temperature=t) for t in (0.1, 0.3, 3.0)),
     ]
