@@ -91,6 +91,9 @@ class Adapter:
                     f"{source.name} is an adapter of format {header['version']}, "
                     f"this version reads {FORMAT_VERSION}"
                 )
+            broken = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
+            if broken:
+                raise LoadError(f"{source.name} holds NaN or infinite values, first in {broken[0]}")
             return cls(
                 tensors=tensors,
                 denoiser_hash=header["denoiser_hash"],

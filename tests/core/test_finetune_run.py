@@ -1,10 +1,12 @@
 """Whole runs: progress, kill and resume, Stop, adapters."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,14 @@ def test_a_wrong_adapter_gets_a_sentence(tmp_path):
         Adapter.load(tmp_path / "x.safetensors")
     with pytest.raises(LoadError, match="no adapter at"):
         Adapter.load(tmp_path / "missing.safetensors")
+    adapter = run().adapter
+    name = next(iter(adapter.tensors))
+    broken = {**adapter.tensors, name: adapter.tensors[name] * float("nan")}
+    replace(adapter, tensors=broken).save(tmp_path / "nan.safetensors")
+    with pytest.raises(
+        LoadError, match=rf"nan\.safetensors holds NaN or infinite values, first in {re.escape(name)}$"
+    ):
+        Adapter.load(tmp_path / "nan.safetensors")
 
 
 def test_memory_and_threads_are_back_soon_after_a_stop():
