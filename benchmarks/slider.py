@@ -26,7 +26,7 @@ def move(average: float) -> float:
     begin = time.perf_counter()
     outputs = budget.on_budget(DEFAULT_MODEL, (None, None), *controls)
     elapsed = (time.perf_counter() - begin) * 1e3
-    if "fig" not in outputs[2].props:
+    if not outputs[2].get("fig"):
         raise RuntimeError(f"the handler refused: {outputs[0]}")
     return elapsed
 
