@@ -77,7 +77,7 @@ class Adapter:
         """Read what `save` wrote.
 
         Raises:
-            LoadError: the file is missing, damaged, of a newer version, or no adapter.
+            LoadError: the file is missing, damaged, of a newer version, no adapter, or holds NaN or infinity.
         """
         source = Path(path)
         if not source.is_file():

@@ -77,7 +77,7 @@ def finetune(
             first time before the first one; may draw with it and raise `Cancelled`, and must not keep it.
         preview_every: see above.
         compile_backend: of `torch.compile`, such as "inductor", for the network in training steps; see
-            `Finetuner`. On CPUs the steps gained are fewer than a short run has.
+            `Finetuner`. Meant for GPUs: on CPUs steps are hardly faster with it.
 
     Raises:
         DataError: plan, calibration, record or checkpoint belong to something else, or the loss is not

@@ -111,9 +111,8 @@ class Finetuner:
             clock=next(iter(self.layers.values())).activation.clock,
             compile_backend=compile_backend,
         )
-        workers = (
-            1 if compile_backend else workers_for(network, settings.shares)
-        )  # it is compiled in one thread
+        # It is compiled in one thread.
+        workers = 1 if compile_backend else workers_for(network, settings.shares)
         self._workers = GradientWorkers(workers)
         hold_exempt(student)
 

@@ -82,7 +82,7 @@ class _Compiled(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, multiplier: Tensor, levels: int
     ) -> Tensor:
         """Quantize and dequantize."""
-        from mpqdm_core.compiled_inputs import round_rows  # takes half a second to import
+        from mpqdm_core.compiled_rounding import round_rows  # takes half a second to import
 
         result, rows = torch.empty_like(x), _Rows(x, scale, multiplier)
         low = -zero_point.detach().reshape(-1)
@@ -95,7 +95,7 @@ class _Compiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         """Straight-through inside the range, edges outside."""
-        from mpqdm_core.compiled_inputs import differentiate_rows
+        from mpqdm_core.compiled_rounding import differentiate_rows
 
         x, scale, multiplier = ctx.saved_tensors
         rows, grad_x = _Rows(x, scale, multiplier), torch.empty_like(x)

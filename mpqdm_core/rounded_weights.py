@@ -56,7 +56,7 @@ class _Compiled(torch.autograd.Function):
         mid_rise: Tensor,
     ) -> Tensor:
         """Quantize and dequantize."""
-        from mpqdm_core.compiled_weights import round_channels  # takes half a second to import
+        from mpqdm_core.compiled_rounding import round_channels  # takes half a second to import
 
         ctx.save_for_backward(weight, scale, low, high, mid_rise)
         result = torch.empty_like(weight)
@@ -68,7 +68,7 @@ class _Compiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Straight-through inside the range, edges outside."""
-        from mpqdm_core.compiled_weights import differentiate_channels
+        from mpqdm_core.compiled_rounding import differentiate_channels
 
         weight, scale, low, high, mid_rise = ctx.saved_tensors
         grad_weight, sums = torch.empty_like(weight), torch.empty(2, len(weight))

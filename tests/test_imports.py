@@ -19,7 +19,7 @@ ARITHMETIC = {
     for name in (
         "affine",
         "compiled",
-        "compiled_inputs",
+        "compiled_rounding",
         "compiled_rows",
         "distribution",
         "grids",
